@@ -1,0 +1,66 @@
+# Each target does its own set-up; what is there already is not done again.  `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# Waiting threads sleep instead of spinning: two torch processes on two cores are otherwise ten times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+PYTHON ?= python3
+PROFILE ?= teach
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+CELL_TIMEOUT ?= 600
+
+IN := .venv/bin
+PIP := $(IN)/python -m pip install --disable-pip-version-check
+INSTALLED := .venv/.installed
+OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
+
+.PHONY: help run test check lab refresh bench lock badges samples clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: samples  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NOTEBOOKS=…]
+	$(IN)/python -m helpers.runner $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
+
+test: check  ## everything: check, then every committed notebook is run again and its claims compared
+	$(IN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	  --nbval-cell-timeout=$(CELL_TIMEOUT) --nbval-kernel-startup-timeout=180 $(NOTEBOOKS)
+
+check: samples  ## the fast part, for every commit: ruff and the tests of the code
+	$(IN)/ruff check .
+	$(IN)/ruff format --check .
+	$(IN)/python -m pytest -q tests
+
+lab: samples  ## open JupyterLab on this machine only
+	$(IN)/jupyter lab --ip=127.0.0.1 notebooks
+
+refresh: samples  ## run the notebooks as committed, print the references that moved, keep the new outputs
+	CLAIMS=report $(IN)/python -m helpers.runner $(NOTEBOOKS) --out runs/refresh
+	$(IN)/python tools/refresh.py runs/refresh $(NOTEBOOKS)
+
+bench: $(INSTALLED)  ## speed, as ratios in one run
+	for file in benchmarks/*.py; do $(IN)/python $$file; done
+
+lock: $(INSTALLED)  ## exact versions from the ranges in pyproject.toml; versions that still fit are kept
+	$(PIP) -q uv
+	$(IN)/uv pip compile --universal --python-version 3.11 --all-extras --no-header --annotation-style line \
+	  pyproject.toml -o requirements.txt
+
+badges: $(INSTALLED)  ## write the repository of pyproject.toml into README.md and the notebooks
+	$(IN)/python tools/badges.py
+
+samples: $(INSTALLED)
+	@$(IN)/python -m data_scripts.fetch samples
+
+clean:  ## remove what make made; the sample images stay in the user's cache
+	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit($(OLD) if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv .venv
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@

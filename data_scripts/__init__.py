@@ -1,0 +1,1 @@
+"""Commands that bring, verify and convert data, and the registry of what they know."""

@@ -1,0 +1,1 @@
+"""Thin helpers for the notebooks on small-sample deep learning for biomedical images."""

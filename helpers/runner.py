@@ -1,0 +1,280 @@
+"""Run notebooks with papermill: `python -m helpers.runner NOTEBOOK… [-p NAME VALUE]… [--out DIR] [--record DIR]`.
+
+papermill runs a notebook with its defaults when a parameter is misspelt, has no limit on the whole run, and leaves a
+partial file behind. Here an unknown parameter or a wrong type is refused before a kernel starts, a run ends in time
+with everything it started, and success means: every cell ran and the notebook left a fresh record (`metrics.json`).
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import psutil
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from helpers.overview import first_error, write_overview
+from helpers.provenance import repo_root, write_atomic
+from helpers.runs import PROFILES, read_record
+
+KINDS = {"str": str, "int": int, "float": (int, float), "bool": bool}
+START_ATTEMPTS = 3  # a kernel fails to start now and then on a loaded machine
+
+
+class RunError(RuntimeError):
+    """A notebook was not run, or did not end with a record: one sentence with the first line of the reason."""
+
+
+def run_notebook(notebook, out, parameters=None, *, cell_timeout: float = 600, timeout: float = 3600) -> Path:
+    """Execute a notebook in its own process and return the path of its record, `<out>/<name>/metrics.json`.
+
+    Writes `<out>/<name>.ipynb` and `.html`, or `<name>.failed.ipynb` and `.failed.html` with the traceback. Times are
+    in seconds, for one cell and for the whole run; then the process, its kernel and their children are ended. Prints
+    one line per cell. Raises RunError; a wrong parameter is refused before anything is started or deleted.
+    """
+    notebook, out, parameters = Path(notebook).resolve(), Path(out).resolve(), dict(parameters or {})
+    check_parameters(notebook, parameters)
+    name, folder = notebook.stem, out / notebook.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (*(out / f"{name}{end}" for end in _ENDINGS), folder / "metrics.json"):
+        old.unlink(missing_ok=True)
+    running = out / f".{name}.running.ipynb"
+    try:
+        shutil.copy(notebook, running)  # so that there is a notebook even if papermill never gets to write one
+        death = _run_child(notebook, running, parameters, folder, cell_timeout=cell_timeout, timeout=timeout)
+        if death is None:
+            _mark_error(running, "RunTimeout", f"the run was ended after {timeout:g} s")
+        elif not first_error(nbformat.read(running, as_version=4)) and (reason := death or _no_record(folder)):
+            _mark_error(running, "RunError", reason)
+        error = first_error(nbformat.read(running, as_version=4))
+        end = ".failed" if error else ""
+        if error:
+            (folder / "metrics.json").unlink(missing_ok=True)
+        _export_html(running, out / f"{name}{end}.html")
+        running.replace(out / f"{name}{end}.ipynb")
+    finally:
+        running.unlink(missing_ok=True)
+    if error:
+        raise RunError(f"{name} failed: {error} (see {out / f'{name}.failed.ipynb'})")
+    return folder / "metrics.json"
+
+
+_ENDINGS = (".ipynb", ".html", ".failed.ipynb", ".failed.html")
+
+
+def known_parameters(notebook) -> dict[str, str]:
+    """Name and type (`str`, `int`, `float`, `bool`) of each parameter of a notebook, as papermill infers them."""
+    if not Path(notebook).is_file():
+        raise RunError(f"{notebook}: no such notebook")
+    try:
+        found = papermill.inspect_notebook(str(notebook))
+    except Exception as error:  # whatever nbformat and papermill say about a file that is none, or has no kernel
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{notebook}: its parameters cannot be read ({reason})") from error
+    return {name: parameter["inferred_type_name"] for name, parameter in found.items()}
+
+
+def check_parameters(notebook, parameters: dict) -> None:
+    """Raise RunError for a parameter the notebook does not have, or a value of another type than its default."""
+    known = known_parameters(notebook)
+    for name, value in parameters.items():
+        _check_known(notebook, name, known)
+        kind = known[name]
+        if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise RunError(f"{Path(notebook).stem}: {name} is {value!r}, expected {kind}")
+    if parameters.get("profile", PROFILES[0]) not in PROFILES:
+        expected = ", ".join(PROFILES)
+        raise RunError(f"{Path(notebook).stem}: profile is {parameters['profile']!r}, expected one of {expected}")
+
+
+def parse_parameters(notebook, pairs) -> dict:
+    """Read command-line (name, text) pairs as the types that the notebook's parameters have. Raises RunError."""
+    known, parameters = known_parameters(notebook), {}
+    readers = {"str": str, "int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__}
+    for name, text in pairs:
+        _check_known(notebook, name, known)
+        try:
+            parameters[name] = readers[known[name]](text.lower() if known[name] == "bool" else text)
+        except (ValueError, KeyError):
+            raise RunError(f"{Path(notebook).stem}: {name} is {text!r}, expected {known[name]}") from None
+    check_parameters(notebook, parameters)
+    return parameters
+
+
+def _check_known(notebook, name: str, known: dict[str, str]) -> None:
+    if name not in known:
+        names = ", ".join(known) or "none"
+        raise RunError(f"{Path(notebook).stem}: unknown parameter {name!r}; the parameters are {names}")
+    if known[name] not in KINDS:
+        raise RunError(f"{Path(notebook).stem}: the type of {name} is {known[name]!r}, expected {', '.join(KINDS)}")
+
+
+def _run_child(notebook, target, parameters, folder, *, cell_timeout, timeout) -> str | None:
+    """Execute in a process of its own; None if it had to be ended, else what it died of, empty for a good end."""
+    environment = {key: value for key, value in os.environ.items() if key != "JPY_SESSION_NAME"}  # no live front end
+    command = (sys.executable, "-m", "helpers.runner", "--child")
+    job = json.dumps([str(notebook), str(target), parameters, cell_timeout])
+    with tempfile.TemporaryFile() as log:  # kernels talk to stderr about themselves: shown only if nothing else helps
+        # Waiting threads sleep: spinning ones make two runs on two cores ten times slower.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | environment | {"RUN_DIR": str(folder)}
+        child = subprocess.Popen((*command, job), env=environment, stderr=log)
+        try:
+            status = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            _end_tree(child)
+        log.seek(0)
+        last = (log.read().decode(errors="replace").strip().splitlines() or [""])[-1]
+    return f"the process ended with status {status} {last}".strip() if status else ""
+
+
+def _end_tree(process: subprocess.Popen) -> None:
+    """End a process and all it started: kernels lead process groups of their own, so a group is not enough."""
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=10)
+    process.wait()
+
+
+def _execute(notebook: str, target: str, parameters: dict, cell_timeout: float) -> None:
+    """Execute with papermill, a line per cell; only a failing start-up is repeated. Errors end up in `target`."""
+    name = Path(notebook).stem
+    total = sum(cell.cell_type == "code" for cell in nbformat.read(notebook, as_version=4).cells) + bool(parameters)
+    begun = []
+
+    def begin(cell, cell_index):
+        begun.append((cell_index, time.monotonic()))
+
+    def done(cell, cell_index, execute_reply):
+        print(f"{name}  cell {len(begun)}/{total}  {time.monotonic() - begun[-1][1]:.1f} s", flush=True)
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            papermill.execute_notebook(
+                notebook,
+                target,
+                parameters,
+                kernel_name="python3",
+                cwd=str(Path(notebook).parent),
+                progress_bar=False,
+                execution_timeout=cell_timeout,
+                coalesce_streams=True,
+                on_cell_execute=begin,
+                on_cell_executed=done,
+            )
+            return
+        except PapermillExecutionError:  # its traceback is in the cell
+            raise
+        except Exception as error:
+            if begun or attempt == START_ATTEMPTS:
+                _mark_error(Path(target), type(error).__name__, str(error), cell_index=begun[-1][0] if begun else None)
+                raise
+
+
+def _mark_error(path: Path, name: str, text: str, *, cell_index: int | None = None) -> None:
+    """Put an error that no kernel reported into the notebook: at that cell, else at the one that was running."""
+    notebook = nbformat.read(path, as_version=4)
+    if not any(cell.cell_type == "code" for cell in notebook.cells):
+        notebook.cells.append(nbformat.v4.new_code_cell())
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    states = [cell.metadata.get("papermill", {}).get("status", "pending") for cell in cells]
+    open_cells = [cell for cell, state in zip(cells, states, strict=True) if state in ("running", "pending")]
+    cell = notebook.cells[cell_index] if cell_index is not None else (open_cells or cells[-1:])[0]
+    error = nbformat.v4.new_output("error", ename=name, evalue=text, traceback=[f"{name}: {text}"])
+    kinds = [output.output_type for output in cell.outputs] + ["error"]
+    cell.outputs.insert(kinds.index("error"), error)  # before the KeyboardInterrupt that it may have caused
+    write_atomic(path, nbformat.writes(notebook).encode())
+
+
+def _no_record(folder: Path) -> str:
+    """What is wrong with a run's record; empty if nothing is."""
+    if not (folder / "metrics.json").exists():
+        return "the notebook left no record (run.save was not reached)"
+    try:
+        read_record(folder / "metrics.json")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _export_html(source: Path, target: Path) -> None:
+    page, _ = HTMLExporter().from_filename(str(source))
+    write_atomic(target, page.encode())
+
+
+def _copy_record(record_path: Path, folder: Path) -> None:
+    """Copy a record and its files to `<folder>/<row>`, or `<profile>-<data>-seed<seed>` for a run without a row."""
+    record = read_record(record_path)
+    params = record["params"]
+    target = folder / (record["row"] or f"{params['profile']}-{params.get('data', 'none')}-seed{params['seed']}")
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "metrics.json").unlink(missing_ok=True)
+    checkpoint = record["checkpoint"] or {}
+    for name in (checkpoint.get("file"), record["figure"], "metrics.json"):  # the record last: the mark of success
+        if name:
+            write_atomic(target / name, (record_path.parent / name).read_bytes())
+
+
+def main(arguments=None) -> int:
+    """The command line; 0 if every notebook succeeded, 1 if one failed, 2 if a parameter was refused."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.child:
+        try:
+            _execute(*json.loads(options.child))
+        except Exception:  # told by the notebook, where the traceback is
+            return 1
+        return 0
+    if not options.notebooks:
+        parser.error("no notebook given")
+    try:
+        plan = [(notebook, parse_parameters(notebook, options.parameter)) for notebook in options.notebooks]
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 2
+    limits, failed, start = {"cell_timeout": options.cell_timeout, "timeout": options.timeout}, 0, time.monotonic()
+    for notebook, parameters in plan:
+        try:
+            record = run_notebook(notebook, options.out, parameters, **limits)
+            if options.record:
+                _copy_record(record, options.record)
+        except RunError as error:
+            failed += 1
+            print(error, file=sys.stderr)
+    index = write_overview(options.out)
+    print(f"\n{len(plan) - failed} of {len(plan)} notebooks ran, in {time.monotonic() - start:.0f} s")
+    print(f"executed notebooks  {options.out}")
+    print(f"records             {options.record or options.out / '*' / 'metrics.json'}")
+    print(f"overview            {index}")
+    return int(failed > 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m helpers.runner", description="Run notebooks and keep the records.")
+    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--out", type=Path, default=repo_root() / "runs" / "book", help="folder for what is written")
+    parser.add_argument("--record", type=Path, help="folder to copy each successful run's record to")
+    parser.add_argument("--cell-timeout", type=float, default=600, help="seconds for one cell (600)")
+    parser.add_argument("--timeout", type=float, default=3600, help="seconds for one notebook (3600)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
