@@ -17,15 +17,15 @@ PIP := $(IN)/python -m pip install --disable-pip-version-check
 INSTALLED := .venv/.installed
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check lab refresh bench lock badges samples clean
+.PHONY: help run test check lab refresh bench lock badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: samples  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NOTEBOOKS=…]
+run: prepared  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NOTEBOOKS=…]
 	$(IN)/python -m helpers.runner $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
 
-test: check  ## everything: check, then every committed notebook is run again and its claims compared
+test: check prepared  ## everything: check, then every committed notebook is run again and its claims compared
 	$(IN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  --nbval-cell-timeout=$(CELL_TIMEOUT) --nbval-kernel-startup-timeout=180 $(NOTEBOOKS)
 
@@ -34,10 +34,10 @@ check: samples  ## the fast part, for every commit: ruff and the tests of the co
 	$(IN)/ruff format --check .
 	$(IN)/python -m pytest -q tests
 
-lab: samples  ## open JupyterLab on this machine only
+lab: prepared  ## open JupyterLab on this machine only
 	$(IN)/jupyter lab --ip=127.0.0.1 notebooks
 
-refresh: samples  ## run the notebooks as committed, print the references that moved, keep the new outputs
+refresh: prepared  ## run the notebooks as committed, print the references that moved, keep the new outputs
 	CLAIMS=report $(IN)/python -m helpers.runner $(NOTEBOOKS) --out runs/refresh
 	$(IN)/python tools/refresh.py runs/refresh $(NOTEBOOKS)
 
@@ -54,6 +54,9 @@ badges: $(INSTALLED)  ## write the repository of pyproject.toml into README.md a
 
 samples: $(INSTALLED)
 	@$(IN)/python -m data_scripts.fetch samples
+
+prepared: samples  ## compute once what the chapters take from the samples
+	@$(IN)/python -m data_scripts.prepare
 
 clean:  ## remove what make made; the sample images stay in the user's cache
 	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,143 @@
+"""The reader's own folder of images: layouts, grey levels, masks, sizes, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.data import from_folder
+
+
+def write(file: Path, pixels: np.ndarray, **options) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file, **options)
+
+
+def film(value: int = 100, shape: tuple = (8, 10)) -> np.ndarray:
+    return np.full(shape, value, np.uint8)
+
+
+def mura(root: Path) -> Path:
+    """Three patients and four images in the layout of MURA; one mask."""
+    wrist = root / "train" / "XR_WRIST"
+    write(wrist / "patient00001" / "study1_positive" / "image1.png", film(10))
+    write(wrist / "patient00001" / "study1_positive" / "image2.png", film(20))
+    write(wrist / "patient00002" / "study1_negative" / "image1.png", film(30))
+    write(wrist / "patient00013" / "study2_negative" / "image1.png", film(40))
+    mask = film(0)
+    mask[2:4, 5:9] = 255
+    write(root / "masks" / "train" / "XR_WRIST" / "patient00001" / "study1_positive" / "image2.png", mask)
+    return root
+
+
+def test_mura_layout(tmp_path):
+    images = from_folder(mura(tmp_path / "own"))
+    assert images.images.shape == (4, 1, 8, 10) and images.images.dtype == np.float32
+    assert np.allclose(images.images[:, 0, 3, 3] * 255, [10, 20, 30, 40], atol=1e-5)
+    assert images.labels.tolist() == [1, 1, 0, 0]
+    assert images.patients.tolist() == [1, 1, 2, 13]
+    assert images.masks.sum((1, 2)).tolist() == [0, 8, 0, 0]
+    assert images.masks[1, 2:4, 5:9].all() and images.masks.max() == 1
+    assert images.mask_names == ("background", "lesion")
+    assert images.steps == ("scaled to 0…1",)
+
+
+def test_size_pads_and_resizes_images_and_masks_and_says_so(tmp_path):
+    images = from_folder(mura(tmp_path), size=20)
+    assert images.images.shape == (4, 1, 20, 20) and images.masks.shape == (4, 20, 20)
+    assert images.steps == ("scaled to 0…1", "padded to a square and resized to 20 pixels")
+    assert (images.images[3, 0, 2:18] > 0.99 * 40 / 255)[2:14].all()  # 8 of 10 rows, doubled
+    assert (images.images[3, 0, [0, 19]] == 0).all()  # the padding
+    rows, columns = (np.flatnonzero(images.masks[1].any(axis)) for axis in (1, 0))
+    assert (rows[[0, -1]].tolist(), columns[[0, -1]].tolist()) == ([6, 9], [10, 17])  # (2 + 1) · 2, 5 · 2
+    assert set(np.unique(images.masks)) == {0, 1}
+
+
+def test_class_folders_without_patients_and_masks(tmp_path):
+    write(tmp_path / "normal" / "a.png", film())
+    write(tmp_path / "abnormal" / "b.png", film())
+    images = from_folder(str(tmp_path))
+    assert images.labels.tolist() == [1, 0]  # in the order of the paths
+    assert images.patients is None and images.masks is None and images.mask_names == ()
+
+
+def test_a_folder_above_may_have_any_name(tmp_path):
+    for name in ("masks", "positive", "patient99"):
+        write(tmp_path / name / "own" / "normal" / "a.png", film())
+        images = from_folder(tmp_path / name / "own")
+        assert images.labels.tolist() == [0] and images.patients is None
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    write(tmp_path / "normal" / "a.png", film())
+    (tmp_path / "normal" / "._a.png").write_bytes(b"not an image")
+    assert len(from_folder(tmp_path)) == 1
+
+
+def test_sixteen_bits_stay_exact(tmp_path):
+    values = np.array([[0, 1, 255, 256], [32767, 32768, 65534, 65535]], np.uint16)
+    write(tmp_path / "normal" / "a.png", values)
+    write(tmp_path / "normal" / "b.tif", values)
+    images = from_folder(tmp_path)
+    for pixels in images.images[:, 0]:
+        assert (pixels == values.astype(np.float32) / 65535).all()
+        assert (np.round(pixels.astype(float) * 65535) == values).all()
+
+
+def test_colour_palette_and_binary_images_become_grey(tmp_path):
+    colour = np.zeros((16, 16, 3), np.uint8)
+    colour[...] = (30, 90, 240)
+    write(tmp_path / "abnormal" / "a.jpg", colour, quality=95)
+    write(tmp_path / "abnormal" / "b.png", np.dstack([colour, film(7, (16, 16))]))
+    write(tmp_path / "abnormal" / "c.png", np.eye(16, dtype=bool))
+    Image.fromarray(colour).quantize(4).save(tmp_path / "abnormal" / "d.png")
+    images = from_folder(tmp_path).images[:, 0]
+    for pixels, tolerance in ((images[0], 3 / 255), (images[1], 1e-6), (images[3], 1e-6)):
+        assert np.abs(pixels - 120 / 255).max() < tolerance
+    assert (images[2] == np.eye(16)).all()
+
+
+def test_mixed_sizes_need_a_size(tmp_path):
+    write(tmp_path / "normal" / "a.png", film(shape=(8, 10)))
+    write(tmp_path / "normal" / "b.png", film(shape=(12, 6)))
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path)
+    assert str(error.value) == f"'{tmp_path.name}' holds images of 2 sizes, (8, 10) to (12, 6); give a size"
+    assert from_folder(tmp_path, size=8).images.shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("cut", [0, 20, 60, 0.5])
+def test_an_unreadable_file_is_named(tmp_path, cut):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    write(tmp_path / "normal" / "a.png", noise)
+    whole = (tmp_path / "normal" / "a.png").read_bytes()
+    (tmp_path / "normal" / "b.png").write_bytes(whole[: cut if cut != 0.5 else len(whole) // 2])
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path)
+    assert str(error.value) == "'b.png' cannot be read as an image; expected PNG, JPEG or TIFF"
+
+
+@pytest.mark.parametrize("folder", ["others", "abnormally", "normal/abnormal"])
+def test_an_image_without_one_class_is_named(tmp_path, folder):
+    write(tmp_path / "normal" / "a.png", film())
+    write(tmp_path / folder / "b.png", film())
+    with pytest.raises(ValueError, match=r"b.png' has no class; expected one folder on its path to be named normal or"):
+        from_folder(tmp_path)
+
+
+def test_a_mask_that_does_not_fit_is_named(tmp_path):
+    write(tmp_path / "normal" / "a.png", film(shape=(8, 10)))
+    write(tmp_path / "masks" / "normal" / "a.png", film(shape=(10, 8)))
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path)
+    assert str(error.value) == "mask of 'a.png' has shape (10, 8); expected that of the image, (8, 10)"
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_folder_without_images_is_named(tmp_path, make):
+    if make:
+        write(tmp_path / "own" / "masks" / "normal" / "a.png", film())
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path / "own")
+    assert str(error.value) == "'own' holds no images; expected files ending in .png, .jpg, .jpeg, .tif, .tiff"

@@ -1,0 +1,63 @@
+"""What a notebook writes out equals the helper, and its exercises can be solved."""
+
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from helpers import explain
+from helpers.models import densenet
+from helpers.runs import repo_root
+
+BLOCKS = [f"features.denseblock{block}" for block in (1, 2, 3, 4)]
+
+
+def cells(tag: str) -> list[str]:
+    """Sources of the code cells of chapter 01 that have a tag."""
+    book = nbformat.read(repo_root() / "notebooks" / "01_explanation.ipynb", as_version=4)
+    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
+
+
+def network_and_images() -> tuple[torch.nn.Module, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    return densenet("small", seed=3), torch.from_numpy(rng.random((3, 1, 64, 64)).astype(np.float32))
+
+
+def test_grad_cam_written_out_equals_the_helper():
+    (source,) = cells("idea")
+    namespace = {"torch": torch}
+    exec(source, namespace)
+    net, images = network_and_images()
+    net.classifier.weight.data *= 1000  # maps of order 1, so that 1e-6 is strict
+    layers = [*BLOCKS, "relu"]
+    maps = namespace["grad_cam_all"](net, images, layers)
+    captured = explain.capture(net, images, layers)
+    assert list(maps) == layers
+    for name in layers:
+        expected = explain.grad_cam(captured.features[name], captured.grads[name])
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(maps[name], expected, atol=1e-6, rtol=1e-5)
+    assert any((heat < 0).any() for heat in maps.values())  # evidence against is kept
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_every_exercise_is_followed_by_its_solution():
+    book = nbformat.read(repo_root() / "notebooks" / "01_explanation.ipynb", as_version=4)
+    tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", []) if tag in ("exercise", "solution")]
+    assert len(tags) >= 6 and tags == ["exercise", "solution"] * (len(tags) // 2)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
+    net, images = network_and_images()
+    namespace = {"torch": torch, "explain": explain, "net": net.eval(), "x": images, "shown": torch.arange(3)}
+    namespace |= {"BLOCKS": BLOCKS, "run": SimpleNamespace(device=torch.device("cpu"))}
+    areas = {"as in training": 1.0, "no letters": 0.6, "letters swapped": 0.1}
+    namespace["arm_auc"] = {f"fooled, {where}": (area, area, area) for where, area in areas.items()}
+    exec(cells("exercise")[number], namespace)
+    assert capsys.readouterr().out == "not yet\n"
+    exec(cells("solution")[number], namespace)
+    assert capsys.readouterr().out == "correct\n"
