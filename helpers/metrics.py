@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest
+from sklearn.exceptions import UndefinedMetricWarning
 
 
 def bootstrap_interval(
@@ -32,10 +35,9 @@ def bootstrap_interval(
     values = []
     for _ in range(samples):
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        try:
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # said below, once
             values.append(statistic(*(array[rows] for array in arrays)))
-        except ValueError:
-            continue
     if np.isnan(values).all():  # none, or scikit-learn's answer to one class
         raise ValueError("the statistic is defined on no resample; expected images of both classes")
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])

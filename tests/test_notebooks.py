@@ -6,17 +6,21 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers import explain
+from helpers.data import xray
 from helpers.models import densenet
-from helpers.runs import repo_root
+from helpers.runner import run_notebook
+from helpers.runs import read_record, repo_root
 
+CHAPTER = repo_root() / "notebooks" / "01_explanation.ipynb"
 BLOCKS = [f"features.denseblock{block}" for block in (1, 2, 3, 4)]
 
 
 def cells(tag: str) -> list[str]:
     """Sources of the code cells of chapter 01 that have a tag."""
-    book = nbformat.read(repo_root() / "notebooks" / "01_explanation.ipynb", as_version=4)
+    book = nbformat.read(CHAPTER, as_version=4)
     return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
 
 
@@ -45,7 +49,7 @@ def test_grad_cam_written_out_equals_the_helper():
 
 
 def test_every_exercise_is_followed_by_its_solution():
-    book = nbformat.read(repo_root() / "notebooks" / "01_explanation.ipynb", as_version=4)
+    book = nbformat.read(CHAPTER, as_version=4)
     tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", []) if tag in ("exercise", "solution")]
     assert len(tags) >= 6 and tags == ["exercise", "solution"] * (len(tags) // 2)
 
@@ -61,3 +65,17 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
     assert capsys.readouterr().out == "not yet\n"
     exec(cells("solution")[number], namespace)
     assert capsys.readouterr().out == "correct\n"
+
+
+def test_the_notebook_runs_on_a_folder_in_the_layout_of_mura(tmp_path):
+    """Films of several sizes, without masks: every cell runs, and nothing is said of localisation."""
+    films = xray(images=48, patients=16, size=80)
+    for i, pixels in enumerate(films.images[:, 0]):
+        study = "positive" if films.labels[i] else "negative"
+        folder = tmp_path / "mura" / "train" / "XR_FOREARM" / f"patient{films.patients[i]:05d}" / f"study1_{study}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[:, : 80 - i % 3 * 8]).save(folder / f"image{i}.png")
+    parameters = {"profile": "smoke", "data": "folder", "data_dir": str(tmp_path / "mura")}
+    record = read_record(run_notebook(CHAPTER, tmp_path / "out", parameters))
+    assert record["data"]["name"] == "own-folder" and record["params"]["data_dir"] == ""
+    assert {"auc", "CAM/deletion"} <= set(record["metrics"]) and "CAM/AUPRC" not in record["metrics"]
