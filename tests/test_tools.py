@@ -47,6 +47,7 @@ def test_badges_rewrites_every_marked_place_once(copy):
     version = PROJECT["version"]
     assert f"/github/somebody/else/blob/v{version}/notebooks/01_one.ipynb" in title.source
     assert f"/gh/somebody/else/v{version}?labpath=notebooks%2F01_one.ipynb" in title.source
+    assert any(line.startswith("[![Open in Colab](") for line in title.source.splitlines())  # or it is not rendered
     assert title.source.startswith("# One\n")
     assert title.source.endswith("\nafter")
     assert setup.source == f'SLUG = "somebody/else"\nTAG = "v{version}"\nprint(SLUG)'

@@ -42,7 +42,8 @@ def refresh_text(text: str, slug: str, version: str, *, notebook: str = "") -> s
     """`text` with every marked place rewritten; `notebook` is the name for marks that give none."""
 
     def write(match: re.Match) -> str:
-        return f"{match[1]}{badges(slug, version, match[2] or notebook)}{match[3]}"
+        line = "" if match[2] else "\n"  # a line that begins with a comment is HTML: its Markdown is not rendered
+        return f"{match[1]}{line}{badges(slug, version, match[2] or notebook)}{line}{match[3]}"
 
     text = MARKED.sub(write, text)
     text = re.sub(r"(?<=git clone )https://github\.com/\S+", f"https://github.com/{slug}", text)
