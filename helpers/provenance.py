@@ -51,8 +51,9 @@ def _git(*arguments: str) -> str:
 def code_hash(notebook: str) -> str:
     """sha256 of what a notebook runs: its code cells and every module of `helpers` that they import, in turn.
 
-    Prose, outputs, and helpers that only other chapters use leave it unchanged. A notebook that is not
-    in `notebooks/` counts as one without cells.
+    Prose, outputs, and helpers that only other chapters use leave it unchanged; so do the modules that make or read
+    images, for which the record has the hash of what came out of them. A notebook that is not in `notebooks/` counts
+    as one without cells.
     """
     path = repo_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
@@ -60,13 +61,18 @@ def code_hash(notebook: str) -> str:
     seen, todo = {}, {name for source in sources for name in _imports(source, "")} | {"helpers.runs"}
     while todo:
         file = _module_file(todo.pop())
-        if file is None or file in seen:
+        if file is None or file in seen or _makes_images(file):
             continue
         seen[file] = file.read_text(encoding="utf-8")
         package = ".".join(file.relative_to(repo_root()).parent.parts)
         todo |= _imports(seen[file], package)
     parts = sources + [part for file, text in sorted(seen.items()) for part in (file.name, text)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _makes_images(file: Path) -> bool:
+    inside = file.relative_to(repo_root()).parts
+    return inside[:2] == ("helpers", "data") and file.stem not in ("image_set", "splits")
 
 
 def _imports(source: str, package: str) -> set[str]:

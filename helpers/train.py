@@ -119,6 +119,7 @@ def fit(
 
 def _store(checkpoint, model, optimizer, schedule, history) -> None:
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     partial = checkpoint.with_suffix(".partial")
     torch.save(state | {"history": history}, partial)
     partial.replace(checkpoint)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.data import load
 from helpers.runs import SCHEMA, read_record, repo_root
 
 ROOT = repo_root()
@@ -91,6 +92,14 @@ def test_what_chapter_01_says_of_its_recorded_table():
         said = "{:.2f}, {:.2f} and {:.2f}".format(*(m[name] for m in metrics))
         assert said in CHAPTER.read_text(encoding="utf-8"), f"the text does not say that {name} is {said}"
     assert sum(m["ece_scaled"] < m["ece_raw"] for m in metrics) == 1, "the text says: lower for one seed of three"
+
+
+def test_records_of_chapter_01_saw_the_images_that_are_made_now():
+    """A generator or a reader that changes makes records stale; their hash of the data tells."""
+    now = load("xray", source="sample", images=900, size=96)
+    for seed in range(3):
+        record = read_record(ROOT / "results" / "01_explanation" / f"teach-sample-seed{seed}" / "metrics.json")
+        assert record["data"] == {"name": now.name, "hash": now.content_hash()}
 
 
 def test_replayed_checkpoint_is_that_of_seed_0():

@@ -255,9 +255,12 @@ def repository(tmp_path, monkeypatch):
     files = {
         "helpers/__init__.py": "",
         "helpers/runs.py": "",
-        "helpers/used.py": "from .data.deep import x",
+        "helpers/used.py": "from .data.splits import x\nfrom .deep.down import y\nfrom .data.phantoms.xray import z",
         "helpers/data/__init__.py": "",
-        "helpers/data/deep.py": "x = 1",
+        "helpers/data/splits.py": "x = 1",
+        "helpers/data/phantoms/xray.py": "z = 1",
+        "helpers/deep/__init__.py": "",
+        "helpers/deep/down.py": "y = 1",
         "helpers/unused.py": "",
     }
     for name, text in files.items():
@@ -274,8 +277,11 @@ def repository(tmp_path, monkeypatch):
     ("file", "stale"),
     [
         ("helpers/used.py", True),
-        ("helpers/data/deep.py", True),
-        ("helpers/data/__init__.py", True),
+        ("helpers/deep/__init__.py", True),
+        ("helpers/deep/down.py", True),
+        ("helpers/data/splits.py", True),
+        ("helpers/data/__init__.py", False),  # what it makes has a hash of its own in the record
+        ("helpers/data/phantoms/xray.py", False),
         ("helpers/runs.py", True),
         ("helpers/unused.py", False),
         ("notebooks/05_tiny.ipynb", True),
@@ -285,7 +291,7 @@ def test_record_is_stale_once_code_that_it_ran_changes(repository, file, stale):
     path = start().save({}, data=None)
     assert [(r["path"], r["stale"]) for r in records(path.parent)] == [(path, False)]
     text = (repository / file).read_text()
-    new_code = text.replace("import used", "import used as u") if file.endswith("ipynb") else text + "\ny = 2"
+    new_code = text.replace("import used", "import used as u") if file.endswith("ipynb") else text + "\nw = 2"
     (repository / file).write_text(new_code)
     assert [r["stale"] for r in records(path.parent)] == [stale]
 
