@@ -26,7 +26,7 @@ def load(name: str, *, source: str, images: int, size: int, seed: int = 0, data_
     if (source == "folder") != bool(data_dir):
         raise ValueError(f"source is {source!r} and data_dir {data_dir!r}; expected data_dir with source 'folder' only")
     if source == "phantom":
-        return xray(images=images, patients=max(1, images // 4), size=size, seed=seed)
+        return xray(images=images, size=size, seed=seed)
     if source == "sample":
         return chest_views(images=images, size=size, seed=seed)
     return from_folder(data_dir, size=size)

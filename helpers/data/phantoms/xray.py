@@ -6,10 +6,12 @@ import numpy as np
 from scipy import ndimage
 
 from helpers.data.image_set import ImageSet
+from helpers.data.phantoms.common import patients_of, quantise
 
 LESIONS = ("fracture", "lytic lesion", "metal plate")
 MARKER = np.array([[1, 1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0], [1, 0, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1]])
 FIELD = 120.0  # mm: side of the square field
+SCANNERS = {"digital": (4e3, 0.6, 1.0), "film": (1.2e3, 1.0, 0.7)}  # photons a pixel, blur in pixels, gradation
 
 
 def _bone_path(across: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -90,40 +92,39 @@ def _stamp(rng, path, mask) -> None:
     mask[row : row + height, column : column + width][letter > 0] = 2
 
 
-def _expose(rng, path) -> np.ndarray:
+def _expose(rng, path, scanner) -> np.ndarray:
     """uint8 radiograph of path lengths in mm of water: Beer–Lambert, detector blur, photon noise, logarithm."""
-    photons, mu = 4e3, 0.02
-    mean = ndimage.gaussian_filter(photons * np.exp(-mu * path), 0.6)
+    (photons, blur, gradation), mu = SCANNERS[scanner], 0.02
+    mean = ndimage.gaussian_filter(photons * np.exp(-mu * path), blur)
     seen = -np.log(rng.poisson(mean).clip(1) / photons) / mu
-    return (seen / 150 * 255).round().clip(0, 255).astype(np.uint8)
+    return quantise(seen / 150 * 255 if gradation == 1 else (seen / 150).clip(0) ** gradation * 255)
 
 
 def xray(
     *,
     images: int = 400,
-    patients: int = 100,
-    size: int = 96,
+    patients: int | None = None,
+    size: int = 128,
     difficulty: float = 0.0,
+    scanner: str | tuple[str, ...] = "digital",
     marker: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
 ) -> ImageSet:
     """Phantom forearm radiographs, in the manner of MURA: every second patient is abnormal, with exact lesion masks.
 
     marker: probability of a lead letter on a normal and on an abnormal image; (0, 1) makes it a shortcut. Masks: 1
-    lesion, 2 marker. difficulty: 0 (plain to see) to 1 (faint). Each image and each
-    marker has a random stream of its own: the same seed gives the same anatomy with and without the letter.
+    lesion, 2 marker. difficulty: 0 (plain to see) to 1 (faint). scanner: "digital", or "film" with more noise and a
+    flatter gradation. The same seed gives the same anatomy with and without the letter, and on both scanners.
 
-    Raises ValueError for a number of images or patients below 1, a difficulty or probability outside 0…1, size < 32.
+    Raises ValueError as `patients_of`, and for a probability outside 0…1.
     """
-    if not 1 <= patients <= images:
-        raise ValueError(f"patients is {patients}, images {images}; expected 1 <= patients <= images")
-    for name, value in (("difficulty", difficulty), ("marker", marker[0]), ("marker", marker[1])):
+    for value in marker:
         if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}; expected a number in 0…1")
-    if size < 32:
-        raise ValueError(f"size is {size}; expected at least 32 pixels")
-    anatomies = [_patient(np.random.default_rng([seed, 0, patient])) for patient in range(patients)]
-    patient_of = np.arange(images) % patients
+            raise ValueError(f"marker is {value}; expected a number in 0…1")
+    patient_of, scanner_of = patients_of(
+        images=images, patients=patients, size=size, difficulty=difficulty, scanner=scanner, scanners=tuple(SCANNERS)
+    )
+    anatomies = [_patient(np.random.default_rng([seed, 0, patient])) for patient in range(patient_of.max() + 1)]
     labels = patient_of % 2
     pixels, masks = np.empty((images, 1, size, size), np.uint8), np.empty((images, size, size), np.uint8)
     for i in range(images):
@@ -131,7 +132,7 @@ def xray(
         path, masks[i] = _paths(rng, anatomies[patient_of[i]], labels[i] == 1, difficulty, size)
         if marker_rng.random() < marker[labels[i]]:
             _stamp(marker_rng, path, masks[i])
-        pixels[i, 0] = _expose(rng, path)
+        pixels[i, 0] = _expose(rng, path, scanner_of[i])
     return ImageSet(
         name=f"phantom-xray-{size}",
         modality="X-ray",
@@ -140,6 +141,7 @@ def xray(
         labels=labels,
         masks=masks,
         patients=patient_of,
+        scanners=scanner_of,
         spacing=(FIELD / size, FIELD / size),
         class_names=("normal", "abnormal"),
         mask_names=("background", "lesion", "marker"),
