@@ -1,4 +1,4 @@
-"""Image sets, splits by patient, the X-ray phantom, and the catalogue that loads them."""
+"""Image sets, splits by patient, and the X-ray phantom."""
 
 from dataclasses import replace
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from helpers import data
-from helpers.data import ImageSet, load, split, xray
+from helpers.data import ImageSet, split, xray
 from helpers.data.image_set import UNLABELLED
 from helpers.data.phantoms.xray import FIELD
 
@@ -290,32 +289,3 @@ def test_wrong_phantom_argument_is_named(changes, message):
     with pytest.raises(ValueError) as error:
         xray(**dict(images=4, patients=2, size=32) | changes)
     assert str(error.value) == message
-
-
-# --- catalogue -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("mri", dict(source="phantom"), "no images are called 'mri'; known are 'xray'"),
-        ("xray", dict(source="hub"), "source is 'hub'; expected one of phantom, sample, folder"),
-        ("xray", dict(source="folder"), "source is 'folder' and data_dir ''; expected data_dir with source 'folder'"),
-        ("xray", dict(source="phantom", data_dir="a"), "source is 'phantom' and data_dir 'a'; expected data_dir with"),
-    ],
-)
-def test_load_names_what_is_wrong(name, arguments, message):
-    with pytest.raises(ValueError) as error:
-        load(name, images=4, size=32, **arguments)
-    assert str(error.value).startswith(message)
-
-
-def test_load_passes_on_what_was_asked_for(monkeypatch):
-    calls = []
-    monkeypatch.setattr(data, "chest_views", lambda **arguments: calls.append(arguments))
-    monkeypatch.setattr(data, "from_folder", lambda *place, **arguments: calls.append((*place, arguments)))
-    load("xray", source="sample", images=4, size=40, seed=3)
-    load("xray", source="folder", images=4, size=40, data_dir="films")
-    assert calls == [dict(images=4, size=40, seed=3), ("films", dict(size=40))]
-    arms = load("xray", source="phantom", images=8, size=40, seed=3)
-    assert arms.content_hash() == xray(images=8, patients=2, size=40, seed=3).content_hash()

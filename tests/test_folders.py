@@ -36,7 +36,7 @@ def test_mura_layout(tmp_path):
     assert images.images.shape == (4, 1, 8, 10) and images.images.dtype == np.float32
     assert np.allclose(images.images[:, 0, 3, 3] * 255, [10, 20, 30, 40], atol=1e-5)
     assert images.labels.tolist() == [1, 1, 0, 0]
-    assert images.patients.tolist() == [1, 1, 2, 13]
+    assert images.patients.tolist() == [0, 0, 1, 2]  # their numbers are not kept
     assert images.masks.sum((1, 2)).tolist() == [0, 8, 0, 0]
     assert images.masks[1, 2:4, 5:9].all() and images.masks.max() == 1
     assert images.mask_names == ("background", "lesion")
@@ -141,3 +141,127 @@ def test_a_folder_without_images_is_named(tmp_path, make):
     with pytest.raises(ValueError) as error:
         from_folder(tmp_path / "own")
     assert str(error.value) == "'own' holds no images; expected files ending in .png, .jpg, .jpeg, .tif, .tiff"
+
+
+# --- masks, instances and scribbles ---------------------------------------------------------------------------------
+
+
+def pairs(root: Path) -> Path:
+    """Two images in `images/`, with masks of three classes, instances and scribbles."""
+    for name, value in (("a", 50), ("b", 200)):
+        write(root / "images" / f"{name}.png", film(value))
+    mask = np.zeros((8, 10), np.uint8)
+    mask[2:4], mask[4:6] = 1, 2
+    write(root / "masks" / "a.png", mask)
+    write(root / "masks" / "b.tif", np.flipud(mask))
+    write(root / "instances" / "a.png", mask.astype(np.uint16) * 300)
+    write(root / "scribbles" / "b.png", np.where(mask > 0, mask, 255).astype(np.uint8))
+    return root
+
+
+def test_images_with_masks_instances_and_scribbles(tmp_path):
+    data = from_folder(pairs(tmp_path), mask_names=("background", "wall", "lumen"))
+    assert data.labels is None and data.patients is None and data.class_names == ()
+    assert [np.unique(m).tolist() for m in data.masks] == [[0, 1, 2]] * 2 and (data.masks[0, 4] == 2).all()
+    assert (data.masks[1] == data.masks[0, ::-1]).all()
+    assert np.unique(data.instances[0]).tolist() == [0, 300, 600] and not data.instances[1].any()
+    assert (data.scribbles[0] == 255).all() and np.unique(data.scribbles[1]).tolist() == [1, 2, 255]
+    larger = from_folder(tmp_path, mask_names=("background", "wall", "lumen"), size=20)
+    assert np.unique(larger.instances).tolist() == [0, 300, 600] and np.unique(larger.masks).tolist() == [0, 1, 2]
+    (tmp_path / "scribbles").rename(tmp_path / "drawn")
+    binary = from_folder(tmp_path).masks  # without names, what is not 0 is a lesion
+    assert (binary == (data.masks > 0)).all() and binary.sum() == 80
+
+
+def test_masks_with_unknown_values_or_colours_or_names_are_named(tmp_path):
+    pairs(tmp_path)
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path, mask_names=("background", "wall"))
+    assert str(error.value) == "mask 'a.png' holds 2; expected only 0, 1"
+    write(tmp_path / "masks" / "a.png", np.dstack([film(), film(1), film()]))
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path)
+    assert str(error.value) == "mask 'a.png' is coloured; expected one channel of integers"
+    for name in ("a.png", "b.tif"):
+        (tmp_path / "masks" / name).rename(tmp_path / "masks" / f"mask-of-{name}")
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path)
+    assert str(error.value) == "no file in 'masks' has the name of an image; expected 'masks/b.png'"
+
+
+def test_colour_and_native_bits(tmp_path):
+    colour = np.zeros((8, 10, 3), np.uint8)
+    colour[...] = (30, 90, 240)
+    write(tmp_path / "normal" / "a.png", colour)
+    write(tmp_path / "abnormal" / "b.png", film(7))
+    data = from_folder(tmp_path, colour=True, scaled=False)
+    assert data.images.shape == (2, 3, 8, 10) and data.images.dtype == np.uint8 and data.value_range == (0, 255)
+    assert data.images[1, :, 0, 0].tolist() == [30, 90, 240] and (data.images[0] == 7).all() and data.steps == ()
+    write(tmp_path / "normal" / "a.png", np.full((8, 10), 40000, np.uint16))
+    with pytest.raises(ValueError, match=r"holds images of uint16 and uint8; expected one type"):
+        from_folder(tmp_path, scaled=False)
+    (tmp_path / "abnormal" / "b.png").unlink()
+    data = from_folder(tmp_path, scaled=False, size=4)
+    assert data.images.dtype == np.uint16 and data.images.max() == 40000 and data.value_range == (0, 65535)
+
+
+# --- classes of other names, and CSV --------------------------------------------------------------------------------
+
+
+def test_folders_of_other_classes(tmp_path):
+    for name in ("tumour", "non_tumour", "stroma"):
+        write(tmp_path / name / f"{name}.png", film(len(name)))
+    data = from_folder(tmp_path, classes=("stroma", "tumour", "non_tumour"))
+    assert data.labels.tolist() == [2, 0, 1]  # in the order of the paths
+    assert data.class_names == ("stroma", "tumour", "non_tumour")
+    with pytest.raises(ValueError, match=r"'non_tumour/non_tumour.png' has no class; expected .* stroma or tumour"):
+        from_folder(tmp_path, classes=("stroma", "tumour"))
+
+
+def films(root: Path, text: str) -> Path:
+    for i in range(4):
+        write(root / "images" / f"{i}.png", film(10 * i))
+    (root / "table.csv").write_text(text, encoding="utf-8-sig")
+    return root
+
+
+def test_csv_gives_order_labels_patients_and_scanners(tmp_path):
+    text = "patient,file,label,scanner,age\nMR-77,3.png,tumour,B,50\nAB-12,0.png,normal,A,60\nMR-77,1.png,normal,B,50\n"
+    data = from_folder(films(tmp_path, text), csv="table.csv")
+    assert np.round(data.images[:, 0, 0, 0] * 255).tolist() == [30, 0, 10]
+    assert data.labels.tolist() == [1, 0, 0] and data.class_names == ("normal", "tumour")
+    assert data.patients.tolist() == [1, 0, 1] and data.scanners.tolist() == ["B", "A", "B"]
+    assert "77" not in repr(data) and "AB" not in repr(data)
+    assert from_folder(tmp_path, csv="table.csv", classes=("tumour", "normal")).labels.tolist() == [0, 1, 1]
+    bare = from_folder(films(tmp_path, "file,patient,label\n2.png,,4\n1.png,,0\n"), csv=tmp_path / "table.csv")
+    assert bare.patients is None and bare.labels.tolist() == [4, 0] and bare.class_names == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "file,label\n0.png,1\n",
+            "'table.csv' has the columns file, label, but not 'patient'; "
+            "where patients are unknown, add the column and leave it empty",
+        ),
+        ("image,patient\n0.png,1\n", "'table.csv' has the columns image, patient, but not 'file'"),
+        ("", "'table.csv' has the columns (none), but not 'file'"),
+        ("file,patient\n9.png,1\n", "'table.csv' names '9.png', which is not in 'images'"),
+        ("file,patient\n0.png,1\n1.png,\n", "row 3 of 'table.csv' has no patient; expected one in all rows or in none"),
+        ("file,patient\n,1\n0.png,1\n", "row 2 of 'table.csv' has no file; expected one in all rows or in none"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_named(tmp_path, text, message):
+    with pytest.raises(ValueError) as error:
+        from_folder(films(tmp_path, text), csv="table.csv")
+    assert str(error.value) == message
+
+
+def test_an_unknown_label_and_a_missing_csv_are_named(tmp_path):
+    films(tmp_path, "file,patient,label\n0.png,1,cyst\n")
+    with pytest.raises(ValueError) as error:
+        from_folder(tmp_path, csv="table.csv", classes=("normal", "tumour"))
+    assert str(error.value) == "'table.csv' holds the label 'cyst'; expected one of normal, tumour"
+    with pytest.raises(ValueError, match=r"there is no CSV 'other.csv'"):
+        from_folder(tmp_path, csv="other.csv")

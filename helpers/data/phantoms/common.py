@@ -15,10 +15,12 @@ def patients_of(
     difficulty: float,
     scanner: str | tuple[str, ...],
     scanners: tuple[str, ...],
+    turn: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Patient (N,) and name of the scanner (N,) of each image: image i is of patient i modulo `patients`.
 
-    patients None: a quarter as many as images. A tuple of scanners is dealt to the patients in turn.
+    patients None: a quarter as many as images. turn: consecutive patients among whom every class occurs; of a tuple of
+    scanners they get the same one, and the next ones the next, so that the scanner does not tell the class.
 
     Raises ValueError for images or patients below 1, more patients than images, a size below 32, a difficulty outside
     0…1, or a scanner that is none of `scanners`.
@@ -34,7 +36,7 @@ def patients_of(
     if not used or not set(used) <= set(scanners):
         raise ValueError(f"scanner is {scanner!r}; expected one or several of {', '.join(scanners)}")
     patient_of = np.arange(images) % patients
-    return patient_of, np.array(used)[patient_of % len(used)]
+    return patient_of, np.array(used)[patient_of // turn % len(used)]
 
 
 def quantise(values: np.ndarray, dtype: type = np.uint8) -> np.ndarray:

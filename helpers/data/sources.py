@@ -1,0 +1,161 @@
+"""`load(name, source=…)` for images of all sources, and `catalogue()` of what there is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_scripts.fetch import cache_dir
+from data_scripts.public import PublicSet, read_public, verify
+from helpers.data.dicom import from_dicom
+from helpers.data.files import from_analyze, from_metaimage, from_nifti
+from helpers.data.folders import SUFFIXES, from_folder
+from helpers.data.image_set import ImageSet
+from helpers.data.phantoms import PHANTOMS
+from helpers.data.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.resample import letterboxed
+from helpers.data.samples import SAMPLES, sample
+
+SOURCES = ("phantom", "sample", "public", "folder")
+READERS: dict[str, Callable[..., ImageSet]] = {
+    reader.__name__: reader
+    for reader in (acdc_nifti, acdc_slices, disc_crops, medmnist, from_folder, from_dicom, from_nifti, from_metaimage)
+}
+MAPS = ("file", "mask", "scribbles", "instances")  # options that are paths
+VOLUMES = {".nii": from_nifti, ".gz": from_nifti, ".mha": from_metaimage, ".mhd": from_metaimage, ".hdr": from_analyze}
+
+
+def load(
+    name: str,
+    *,
+    source: str = "phantom",
+    images: int | None = None,
+    size: int | None = None,
+    seed: int | None = None,
+    data_dir: str = "",
+    **options,
+) -> ImageSet:
+    """The images called `name` from one of four sources; `catalogue` lists the names.
+
+    source: "phantom" (generated), "sample" (real images that were brought once), "public" (a data set of the field:
+    in `data_dir`, or where `python -m data_scripts.fetch` put it), "folder" (the reader's own files in `data_dir`).
+    images, size, seed: how many, pixels a side, and which; by default as many and as large as the source has.
+    options: those of the generator or reader.
+
+    Raises ValueError for an unknown name or source, and for a `data_dir` that is missing or superfluous;
+    FileNotFoundError, with the command that brings it, for what is not on this machine.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"source is {source!r}; expected one of {', '.join(SOURCES)}")
+    known = names(source)
+    if name not in known and not (source == "sample" and name in PHANTOMS):  # `sample` explains why there is none
+        raise ValueError(f"no images of source {source!r} are called {name!r}; known are {', '.join(known)}")
+    if source == "folder" and not data_dir or source in ("phantom", "sample") and data_dir:
+        raise ValueError(f"source is {source!r} and data_dir {data_dir!r}; expected data_dir with source 'folder' only")
+    given = {key: value for key, value in dict(images=images, size=size, seed=seed).items() if value is not None}
+    if source == "phantom":
+        return PHANTOMS[name](**given, **options)
+    if source == "sample":
+        return sample(name, **given, **options)
+    if source == "public":
+        return _public(read_public()[name], data_dir, size, options)
+    return replace(_own(Path(data_dir), size, options), modality=name)
+
+
+def names(source: str) -> list[str]:
+    """The names that `load` knows for a source."""
+    return list({"phantom": PHANTOMS, "sample": SAMPLES, "public": read_public(), "folder": PHANTOMS}[source])
+
+
+def _public(found: PublicSet, data_dir: str, size: int | None, options: dict) -> ImageSet:
+    folder = Path(data_dir or cache_dir() / found.name)
+    if not folder.is_dir():
+        command = f"python -m data_scripts.fetch {found.name}"
+        raise FileNotFoundError(f"{found.name} is not in {folder}; bring it, or learn how to, with: {command}")
+    verify(found, folder)
+    reader = READERS[found.reader]
+    named = {"name": found.name} if "name" in inspect.signature(reader).parameters else {}
+    if reader in VOLUMES.values():  # one of many
+        if "file" not in options:
+            raise ValueError(f"{found.name} holds one file a volume; expected file=…, its path in {folder.name}")
+        options = {key: folder / value if key in MAPS else value for key, value in options.items()}
+        folder = options.pop("file")
+    data = _read(reader, folder, size, named | options)
+    return replace(data, modality=found.modality, licence=found.terms or "unverified", citation=found.citation)
+
+
+def _read(reader: Callable[..., ImageSet], path: Path, size: int | None, options: dict) -> ImageSet:
+    """What a reader makes of a path, at `size`: by itself if it can, else padded to a square and resized."""
+    if size is not None and "size" in inspect.signature(reader).parameters:
+        return reader(path, size=size, **options)
+    found = reader(path, **options)
+    return found if size is None else letterboxed(found, size)
+
+
+def _own(folder: Path, size: int | None, options: dict) -> ImageSet:
+    """Pictures, one volume, or one DICOM series: what the names of the files in the folder say."""
+    files = [f for f in sorted(folder.rglob("[!.]*")) if f.is_file()]
+    if any(f.suffix.lower() in SUFFIXES for f in files) or not files:
+        return _read(from_folder, folder, size, options)
+    volumes = [f for f in files if f.suffix.lower() in VOLUMES]
+    if len(volumes) > 1:
+        raise ValueError(f"'{folder.name}' holds {len(volumes)} volumes, {volumes[0].name} and others; expected one")
+    if volumes:
+        return _read(VOLUMES[volumes[0].suffix.lower()], volumes[0], size, options)
+    return _read(from_dicom, folder, size, options)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalogue; patients, images and size are texts, empty where unknown."""
+
+    name: str
+    source: str
+    modality: str
+    patients: str
+    images: str
+    size: str
+    masks: str
+    licence: str
+    citation: str
+    here: bool
+    how: str
+
+
+def catalogue(*, sources: Sequence[str] = SOURCES) -> list[Entry]:
+    """What `load` knows of some sources: a list of entries, each with whether it is on this machine."""
+    entries = []
+    if "phantom" in sources:
+        entries += [_phantom_entry(name) for name in PHANTOMS]
+    if "sample" in sources:
+        entries += [_sample_entry(name) for name in SAMPLES]
+    if "public" in sources:
+        entries += [_public_entry(found) for found in read_public().values()]
+    return entries
+
+
+def _phantom_entry(name: str) -> Entry:
+    one = PHANTOMS[name](images=1, size=32)
+    about = dict(modality=one.modality, licence=one.licence, citation=one.citation, masks=", ".join(one.mask_names[1:]))
+    return Entry(name, "phantom", patients="any", images="any", size="any", here=True, how="", **about)
+
+
+def _sample_entry(name: str) -> Entry:
+    facts = SAMPLES[name]
+    size = "any" if facts.shape is None else "×".join(map(str, facts.shape))
+    about = dict(modality=facts.modality, licence=facts.licence, citation=facts.citation, masks=", ".join(facts.masks))
+    counts = dict(patients="" if facts.patients is None else str(facts.patients), images=str(facts.images or "any"))
+    return Entry(
+        name, "sample", size=size, here=facts.here, how="python -m data_scripts.fetch samples", **about, **counts
+    )
+
+
+def _public_entry(found: PublicSet) -> Entry:
+    about = dict(
+        modality=found.modality, licence=found.terms or "unverified", citation=found.citation, masks=found.task
+    )
+    counts = dict(patients=found.patients, images=found.images, size=found.size)
+    how = f"python -m data_scripts.fetch {found.name}"
+    return Entry(found.name, "public", here=(cache_dir() / found.name).is_dir(), how=how, **about, **counts)
