@@ -94,6 +94,16 @@ def test_what_chapter_01_says_of_its_recorded_table():
     assert sum(m["ece_scaled"] < m["ece_raw"] for m in metrics) == 1, "the text says: lower for one seed of three"
 
 
+def test_what_chapter_01_says_of_the_large_network():
+    folder = ROOT / "results" / "01_explanation"
+    for data in ("phantom", "sample"):
+        record = read_record(folder / f"full-{data}-seed0" / "metrics.json")
+        assert (record["params"]["profile"], record["params"]["model"]) == ("full", "densenet169")
+    m = record["metrics"]
+    said = f"CAM reaches an AUPRC of {m['CAM/AUPRC']:.2f}, above the plain difference ({m['difference/AUPRC']:.2f})"
+    assert said in CHAPTER.read_text(encoding="utf-8") and m["CAM/AUPRC"] > m["difference/AUPRC"]
+
+
 def test_records_of_chapter_01_saw_the_images_that_are_made_now():
     """A generator or a reader that changes makes records stale; their hash of the data tells."""
     now = load("xray", source="sample", images=900, size=96)
