@@ -7,46 +7,24 @@ started again. `helpers.grids` reads the grid, `helpers.batch_run` is what a wor
 
 import argparse
 import contextlib
-import csv
-import html
 import importlib.util
-import io
-import itertools
 import logging
 import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from helpers.batch_plan import Entry, GridRun, label, look, name_runs, write_tables
 from helpers.batch_run import look_up, recover, run_job
-from helpers.grids import Grid, GridRun, read_grid
-from helpers.overview import link_files, result_cells, write_page
-from helpers.provenance import code_hash, repo_root, write_atomic
-from helpers.runner import RunError, copy_record
+from helpers.grids import Grid, GridError, read_grid
+from helpers.provenance import code_hash, repo_root
+from helpers.runner import RunError, copy_record, record_name
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@dataclass
-class Entry:
-    """A run of the grid, its folder, and how it stands: new, recorded, stale or failed; `ran` in this batch."""
-
-    run: GridRun
-    folder: Path
-    state: str
-    reason: str
-    record: dict | None
-    ran: bool = False
-
-
-def look(grid: Grid, out: Path, code: str) -> list[Entry]:
-    """How each run of the grid stands in the folder `out`."""
-    return [Entry(run, out / run.key, *look_up(out / run.key, code)) for run in grid.runs]
 
 
 def main(arguments=None) -> int:
@@ -54,28 +32,28 @@ def main(arguments=None) -> int:
     options = _parser().parse_args(arguments)
     try:
         grid = read_grid(options.grid)
+        runs, code = name_runs(grid), code_hash(grid.notebook.stem)
         out = (options.out or repo_root() / "runs" / grid.path.stem).resolve()
         if options.record:
-            _check_names(grid)
+            _check_names(grid, runs)
         if options.dry_run:
-            _print_plan(grid, look(grid, out, code_hash(grid.notebook.stem)), options.redo)
+            _print_plan(grid, look(runs, out, code), options.redo)
             return 0
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
-            return _run_batch(grid, out, options)
-    except (RunError, OSError) as error:
+            return _run_batch(grid, runs, out, code, options)
+    except (RunError, GridError, OSError) as error:
         print(str(error).partition("\n")[0], file=sys.stderr)
         return 2
 
 
-def _run_batch(grid: Grid, out: Path, options) -> int:
-    start, code = time.monotonic(), code_hash(grid.notebook.stem)
-    for run in grid.runs:
+def _run_batch(grid: Grid, runs: list[GridRun], out: Path, code: str, options) -> int:
+    start, problem = time.monotonic(), ""
+    for run in runs:
         recover(out / run.key)
-    entries = look(grid, out, code)
+    entries = look(runs, out, code)
     todo = [entry for entry in entries if entry.state in ("new", *options.redo)]
     write_tables(grid, out, entries)
-    problem = ""
     try:
         if todo:
             _execute(grid, out, code, entries, todo, options)
@@ -99,9 +77,9 @@ def _alone(out: Path):
         raise RunError(f"{out}: another batch is at work in this folder; wait for it or give another --out") from None
 
 
-def _check_names(grid: Grid) -> None:
+def _check_names(grid: Grid, runs: list[GridRun]) -> None:
     """Recorded runs go to folders named after them: each name may stand for one run only."""
-    for name, count in Counter(run.record_name for run in grid.runs).items():
+    for name, count in Counter(record_name(run.full) for run in runs).items():
         if count > 1:
             raise RunError(f"{grid.path}: {count} runs would be recorded as {name!r}; name them with the parameter row")
 
@@ -217,46 +195,12 @@ def _worker_facts(notebook: str, files: list[str], dask_worker) -> tuple[str, st
     return code_hash(notebook), missing, dask_worker.state.nthreads, dask_worker.state.total_resources
 
 
-def write_tables(grid: Grid, out: Path, entries: list[Entry]) -> None:
-    """Write `summary.csv` and the page `index.html` over all runs of the grid."""
-    numbers = [
-        {k: v for k, v in ((e.record or {}).get("metrics") or {}).items() if not isinstance(v, list)} for e in entries
-    ]
-    names = list(dict.fromkeys(itertools.chain.from_iterable(numbers)))
-    table = io.StringIO()
-    writer = csv.writer(table)
-    params = list(dict.fromkeys(name for e in entries for name in e.run.params))
-    writer.writerow(["key", "state", "reason", *params, "seconds", "peak_memory_mb", *names])
-    for entry, metrics in zip(entries, numbers, strict=True):
-        record = entry.record or {}
-        values = [entry.run.params.get(name) for name in params]
-        values += [record.get("seconds"), record.get("peak_memory_mb"), *(metrics.get(name) for name in names)]
-        writer.writerow([entry.run.key, entry.state, entry.reason, *values])
-    write_atomic(out / "summary.csv", table.getvalue().encode())
-    rows = [_page_row(grid, out, entry) for entry in entries]
-    write_page(out, grid.path.stem, ("Run", *grid.varying), rows)
-
-
-def _page_row(grid: Grid, out: Path, entry: Entry) -> tuple:
-    key, stem = entry.run.key, grid.notebook.stem
-    files = [f"{key}/{stem}.html", f"{key}/{stem}.ipynb", f"{key}/metrics.json", f"{key}/stderr.log"]
-    if entry.state == "failed":
-        files = [f"{key}/failed/{name}" for name in (f"{stem}.failed.html", f"{stem}.failed.ipynb", "stderr.log")]
-    values = [html.escape(str(entry.run.params.get(name, ""))) for name in grid.varying]
-    cells = result_cells(_label(grid, entry), key, entry.record, state=entry.state, reason=entry.reason)
-    return f"<strong>{key}</strong><br>{link_files(out, files)}", *values, *cells
-
-
-def _label(grid: Grid, entry: Entry) -> str:
-    return " ".join(f"{name}={entry.run.params[name]}" for name in grid.varying if name in entry.run.params)
-
-
 def _print_plan(grid: Grid, entries: list[Entry], redo: list[str]) -> None:
     counts = Counter(entry.state for entry in entries)
     print(", ".join(f"{counts[state]} {state}" for state in ("new", "recorded", "stale", "failed")))
     for entry in entries:
         does = "run" if entry.state in ("new", *redo) else "skip"
-        print(f"{does:5}{entry.state:9} {entry.run.key}  {_label(grid, entry)}  {entry.reason}".rstrip())
+        print(f"{does:5}{entry.state:9} {entry.run.key}  {label(grid, entry)}  {entry.reason}".rstrip())
 
 
 def _print_summary(grid: Grid, out: Path, entries: list[Entry], problem: str, seconds: float) -> int:
@@ -266,7 +210,7 @@ def _print_summary(grid: Grid, out: Path, entries: list[Entry], problem: str, se
     print(f"\n{', '.join(f'{counts[s]} {word}' for s, word in words.items() if counts[s])}, in {seconds:.0f} s")
     for entry in entries:
         if entry.state == "failed":
-            print(f"failed  {entry.run.key}  {_label(grid, entry)}: {entry.reason}")
+            print(f"failed  {entry.run.key}  {label(grid, entry)}: {entry.reason}")
     hints = [s for s in ("stale", "failed") if any(e.state == s and not e.ran for e in entries)]
     if hints:
         print(f"not done again: add --redo {' '.join(hints)}")

@@ -82,20 +82,16 @@ def run_notebook(
 _ENDINGS = (".ipynb", ".html", ".failed.ipynb", ".failed.html")
 
 
-def inspect_parameters(notebook) -> dict[str, dict]:
-    """What papermill infers of each parameter of a notebook: name → `inferred_type_name`, `default` (source), …"""
+def known_parameters(notebook) -> dict[str, str]:
+    """Name and type (`str`, `int`, `float`, `bool`) of each parameter of a notebook, as papermill infers them."""
     if not Path(notebook).is_file():
         raise RunError(f"{notebook}: no such notebook")
     try:
-        return papermill.inspect_notebook(str(notebook))
+        found = papermill.inspect_notebook(str(notebook))
     except Exception as error:  # whatever nbformat and papermill say about a file that is none, or has no kernel
         reason = str(error).partition("\n")[0]
         raise RunError(f"{notebook}: its parameters cannot be read ({reason})") from error
-
-
-def known_parameters(notebook) -> dict[str, str]:
-    """Name and type (`str`, `int`, `float`, `bool`) of each parameter of a notebook, as papermill infers them."""
-    return {name: parameter["inferred_type_name"] for name, parameter in inspect_parameters(notebook).items()}
+    return {name: parameter["inferred_type_name"] for name, parameter in found.items()}
 
 
 def check_parameters(notebook, parameters: dict, *, known: dict[str, str] | None = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import t
 
 from helpers import runs
-from helpers.grids import read_grid
+from helpers.grids import default_parameters, read_grid
 from helpers.metrics import bootstrap_interval
 from helpers.provenance import repo_root
 
@@ -16,15 +16,16 @@ from helpers.provenance import repo_root
 def records(grid, folder=None) -> list[dict]:
     """The runs of a grid (a path, or a name in grids/) in its order, each with the record that was made of it.
 
-    Per run: `params` (all of them), `state` (recorded; stale: the code has changed since, or the data are not those
-    of the other runs on the same data; missing), and `record`, None if missing. `folder`: where the records are, by
-    default `results/<notebook>`. Raises ValueError if two records fit one run, RunError for a wrong grid.
+    Per run: `params` (all of them), `state` (recorded; stale: the code has changed since; missing), and `record`, None
+    if missing. `folder`: where the records are, by default `results/<notebook>`. Raises ValueError if two records fit
+    one run, and for a wrong grid.
     """
     path = Path(grid) if Path(grid).suffix else repo_root() / "grids" / f"{grid}.yaml"
-    grid = read_grid(path, with_data=False)
+    grid = read_grid(path)
     found = runs.records(folder or repo_root() / "results" / grid.notebook.stem)
     found = [record for record in found if record["notebook"] == grid.notebook.stem]
-    return [_row(run.full, found) for run in grid.runs]
+    defaults = default_parameters(grid.notebook)
+    return [_row(defaults | params, found) for params in grid.runs]
 
 
 def _row(params: dict, found: list[dict]) -> dict:

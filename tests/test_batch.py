@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from tiny_notebook import RECORD, write_grid, write_tiny
 
-from helpers import batch, batch_run, grids
-from helpers.batch import look, main
+from helpers import batch, batch_plan, batch_run
+from helpers.batch import main
+from helpers.batch_plan import look, name_runs, write_tables
 from helpers.batch_run import look_up, recover, run_job
-from helpers.grids import read_grid
+from helpers.grids import GridError, read_grid
 from helpers.provenance import code_hash
-from helpers.runner import RunError, RunFailedError
+from helpers.runner import RunError, RunFailedError, record_name
 
 CODE = code_hash("05_tiny")
 
@@ -86,7 +87,7 @@ def test_mistakes_in_a_grid_are_refused_in_one_sentence(tiny, capsys, text, mess
 def test_grid_without_a_notebook_is_refused(tmp_path, content, message):
     path = tmp_path / "grid.yaml"
     path.write_text(content)
-    with pytest.raises(RunError) as error:
+    with pytest.raises(GridError) as error:
         read_grid(path)
     assert str(error.value) == f"{path}: {message}"
 
@@ -99,20 +100,20 @@ def test_missing_grid_is_refused(tmp_path, capsys):
 def test_rows_are_combined_with_the_product(tiny):
     grid = read_grid(write_grid(tiny, "fixed: {noise: 1}\nproduct: {seed: [0, 1]}\nrows: [{row: a}, {fault: raise}]"))
     noise = {"noise": 1.0}
-    assert [run.params for run in grid.runs] == [
+    assert [run.params for run in name_runs(grid)] == [
         noise | {"row": "a", "seed": 0},
         noise | {"row": "a", "seed": 1},
         noise | {"fault": "raise", "seed": 0},
         noise | {"fault": "raise", "seed": 1},
     ]
     assert (grid.varying, grid.limits["timeout"], grid.gpus) == (["row", "seed", "fault"], 3600, 0)
-    assert grid.runs[3].full["profile"] == "teach"
-    assert [run.record_name for run in grid.runs] == ["a", "a", "teach-none-seed0", "teach-none-seed1"]
+    assert name_runs(grid)[3].full["profile"] == "teach"
+    assert [record_name(run.full) for run in name_runs(grid)] == ["a", "a", "teach-none-seed0", "teach-none-seed1"]
 
 
 def test_key_stands_for_parameters_and_code_of_the_notebook(tiny):
     def key(text):
-        return read_grid(write_grid(tiny, text)).runs[0].key
+        return name_runs(read_grid(write_grid(tiny, text)))[0].key
 
     first = key("fixed: {seed: 1, noise: 1}")
     assert first == key("rows: [{noise: 1.0}]\nproduct: {seed: [1]}") == key("fixed: {noise: 1, seed: 1, row: ''}")
@@ -123,17 +124,17 @@ def test_key_stands_for_parameters_and_code_of_the_notebook(tiny):
 
 
 def test_key_stands_for_the_content_of_the_data_folder_which_is_read_once(tiny, monkeypatch):
-    reads, folder_hash = [], grids._folder_hash
+    reads, folder_hash = [], batch_plan._folder_hash
 
     def counted(path, folder):
         reads.append(folder)
         return folder_hash(path, folder)
 
-    monkeypatch.setattr(grids, "_folder_hash", counted)
+    monkeypatch.setattr(batch_plan, "_folder_hash", counted)
 
     def keys(name):
         grid = write_grid(tiny, f"fixed: {{data_dir: {name}}}\nproduct: {{seed: [0, 1]}}")
-        return [run.key for run in read_grid(grid).runs]
+        return [run.key for run in name_runs(read_grid(grid))]
 
     for name in ("a", "b"):
         (tiny / name / "in").mkdir(parents=True)
@@ -152,7 +153,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, capsys):
     assert main([str(grid), "--out", str(out), "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("5 new, 0 recorded, 0 stale, 0 failed\n")
     assert not out.exists()
-    folders = [out / run.key for run in read_grid(grid).runs]
+    folders = [out / run.key for run in name_runs(read_grid(grid))]
     store(folders[1])
     store(folders[2], code="older")
     fail(folders[3])
@@ -174,7 +175,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny, capsys):
 
 def test_what_is_recorded_stale_or_failed_is_left_and_told(tiny, capsys):
     grid, out = write_grid(tiny, "product: {seed: [0, 1, 2]}"), tiny / "out"
-    folders = [out / run.key for run in read_grid(grid).runs]
+    folders = [out / run.key for run in name_runs(read_grid(grid))]
     store(folders[0], metrics={"auc": 0.75, "dice": [1, 2]}, seconds=3)
     store(folders[1], code="older")
     fail(folders[2])
@@ -210,7 +211,7 @@ def work(tmp_path, monkeypatch):
     """A job, and a runner that writes what a notebook would write, or fails."""
     write_tiny(tmp_path)
     grid = read_grid(write_grid(tmp_path, ""))
-    [entry] = look(grid, tmp_path / "out", CODE)
+    [entry] = look(name_runs(grid), tmp_path / "out", CODE)
     entry.folder.parent.mkdir()
     errors = []
 
@@ -286,9 +287,9 @@ def test_half_written_record_counts_as_none(tmp_path):
 
 def test_page_escapes_what_a_run_says(tiny):
     grid = read_grid(write_grid(tiny, "rows: [{row: '<script>a'}]"))
-    [entry] = look(grid, tiny, CODE)
+    [entry] = look(name_runs(grid), tiny, CODE)
     entry.state, entry.reason = "failed", "<script>b"
-    batch.write_tables(grid, tiny, [entry])
+    write_tables(grid, tiny, [entry])
     page = (tiny / "index.html").read_text()
     assert "&lt;script&gt;a</td>" in page and "&lt;script&gt;b</td>" in page
     assert page.count("<script>") == 1

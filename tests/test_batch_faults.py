@@ -21,7 +21,7 @@ from helpers.provenance import code_hash
 def job(folder: Path, grid: Path, **changes) -> dict:
     """The job of a grid's first run."""
     grid, code = read_grid(grid), code_hash("05_tiny")
-    [entry, *_] = batch.look(grid, folder / "out", code)
+    [entry, *_] = batch.look(batch.name_runs(grid), folder / "out", code)
     (folder / "out").mkdir(exist_ok=True)
     return batch._job(grid, entry, code, None) | changes
 
