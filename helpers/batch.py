@@ -30,10 +30,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def main(arguments=None) -> int:
     """The command line; 0 if the whole grid is recorded, 1 if a run failed or is missing, 2 if the batch is refused."""
     options = _parser().parse_args(arguments)
+    out = (options.out or repo_root() / "runs" / options.grid.stem).resolve()
     try:
         grid = read_grid(options.grid)
         runs, code = name_runs(grid), code_hash(grid.notebook.stem)
-        out = (options.out or repo_root() / "runs" / grid.path.stem).resolve()
         if options.record:
             _check_names(grid, runs)
         if options.dry_run:
@@ -42,9 +42,11 @@ def main(arguments=None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
             return _run_batch(grid, runs, out, code, options)
-    except (RunError, GridError, OSError) as error:
-        print(str(error).partition("\n")[0], file=sys.stderr)
-        return 2
+    except (RunError, GridError) as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"{out}: {error}", file=sys.stderr)
+    return 2
 
 
 def _run_batch(grid: Grid, runs: list[GridRun], out: Path, code: str, options) -> int:

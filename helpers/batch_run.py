@@ -7,7 +7,9 @@ OUT/.<key>.running/        at work; OUT/.<key>.old/ for the moment in which a ne
 
 import contextlib
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 from filelock import FileLock
@@ -39,8 +41,8 @@ def run_job(job: dict) -> str:
             if look_up(folder, job["code"])[0] == "recorded":
                 return ""
             return _run(notebook, folder, job, environment)
-    except OSError as error:  # the disk is full, or gone
-        return _sentence(error)
+    except OSError as error:  # the disk is full, or gone: nothing is kept, the next batch tries again
+        return str(error)
 
 
 def look_up(folder: Path, code: str) -> tuple[str, str, dict | None]:
@@ -66,30 +68,27 @@ def recover(folder: Path) -> None:
 
 
 def _run(notebook: Path, folder: Path, job: dict, environment: dict) -> str:
-    staging = folder.with_name(f".{folder.name}.running")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    for left in folder.parent.glob(f".{folder.name}.*.running"):
+        shutil.rmtree(left, ignore_errors=True)
+    # A name of its own: what a killed worker left may write for another moment.
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}-{time.time_ns()}.running")
+    staging.mkdir()
+    log, whole = staging / "stderr.log", staging / notebook.stem
     try:
-        log, reason = staging / "stderr.log", ""
-        try:
-            run_notebook(notebook, staging, job["params"], log=log, environment=environment, **job["limits"])
-        except (RunError, OSError) as error:
-            reason = _sentence(error)
-        if not reason:
-            whole = staging / notebook.stem
-            for file in (log, *staging.glob(f"{notebook.stem}.*")):
-                file.rename(whole / file.name)
-            _put(whole, folder)
-        else:
-            shutil.rmtree(staging / notebook.stem, ignore_errors=True)
-            write_atomic(staging / "failure.json", json.dumps({"code": job["code"], "reason": reason}).encode())
-            folder.mkdir(exist_ok=True)
-            _put(staging, folder / "failed")
-    except OSError as error:  # not even the failure can be written: the next batch tries again
-        reason = reason or _sentence(error)
+        run_notebook(notebook, staging, job["params"], log=log, environment=environment, **job["limits"])
+        for file in (log, *staging.glob(f"{notebook.stem}.*")):
+            file.rename(whole / file.name)
+        _put(whole, folder)
+        return ""
+    except RunError as error:  # the run's own fault: it stays, and is told until it is redone
+        reason = getattr(error, "reason", str(error))
+        shutil.rmtree(whole, ignore_errors=True)
+        write_atomic(staging / "failure.json", json.dumps({"code": job["code"], "reason": reason}).encode())
+        folder.mkdir(exist_ok=True)
+        _put(staging, folder / "failed")
+        return reason
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return reason
 
 
 def _put(new: Path, folder: Path) -> None:
@@ -100,7 +99,3 @@ def _put(new: Path, folder: Path) -> None:
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sentence(error: Exception) -> str:
-    return getattr(error, "reason", None) or str(error).partition("\n")[0] or type(error).__name__

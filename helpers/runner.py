@@ -15,7 +15,6 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.overview import first_error, write_overview
@@ -203,6 +202,8 @@ def _no_record(folder: Path) -> str:
 
 
 def _export_html(source: Path, target: Path) -> None:
+    from nbconvert import HTMLExporter  # here, because the process that executes needs none
+
     page, _ = HTMLExporter().from_filename(str(source))
     write_atomic(target, page.encode())
 

@@ -263,7 +263,7 @@ def test_full_disk_that_takes_not_even_the_failure(work, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(batch_run, "write_atomic", full)
-    work["errors"].append(OSError(28, "No space left on device"))
+    work["errors"].append(RunError("no such luck"))
     assert run_job(work) == "[Errno 28] No space left on device"
     assert look_up(Path(work["folder"]), CODE)[0] == "new"
     assert [path.name for path in Path(work["folder"]).parent.iterdir()] == [".locks"]
