@@ -17,7 +17,7 @@ PIP := $(IN)/python -m pip install --disable-pip-version-check
 INSTALLED := .venv/.installed
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check lab refresh bench lock badges samples prepared clean
+.PHONY: help run test check lab batch refresh bench lock badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,10 @@ check: samples  ## the fast part, for every commit: ruff and the tests of the co
 
 lab: prepared  ## open JupyterLab on this machine only
 	$(IN)/jupyter lab --ip=127.0.0.1 notebooks
+
+batch: prepared  ## run a grid, and go on where it stopped: make batch GRID=grids/… [BATCH="--workers 2 --redo stale"]
+	@test -n "$(GRID)" || { echo 'say which grid: make batch GRID=grids/01_explanation.yaml'; exit 2; }
+	$(IN)/python -m helpers.batch $(GRID) $(BATCH)
 
 refresh: prepared  ## run the notebooks as committed, print the references that moved, keep the new outputs
 	CLAIMS=report $(IN)/python -m helpers.runner $(NOTEBOOKS) --out runs/refresh

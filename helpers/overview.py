@@ -1,6 +1,5 @@
-"""One page over a folder of executed notebooks."""
+"""One page over executed notebooks: a sortable table that works from a file, without a server."""
 
-import base64
 import html
 from pathlib import Path
 from urllib.parse import quote
@@ -10,14 +9,18 @@ import nbformat
 from helpers.provenance import write_atomic
 from helpers.runs import read_record
 
+COLUMNS = ("Result", "Minutes", "Peak memory", "Key figure")
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Executed notebooks</title>
+<title>{title}</title>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem }}
+th button {{ font: inherit; color: inherit; border: 0; padding: 0; background: none; cursor: pointer }}
+th[aria-sort=ascending] button::after {{ content: " ↑" }}
+th[aria-sort=descending] button::after {{ content: " ↓" }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; vertical-align: top; padding: .5rem .75rem .5rem 0; border-bottom: 1px solid #8886 }}
 img {{ max-width: 100%; width: 22rem; background: #fff }}
@@ -29,13 +32,25 @@ img {{ max-width: 100%; width: 22rem; background: #fff }}
   td[data-name]:not(:empty)::before {{ content: attr(data-name) ": " }}
 }}
 </style>
-<h1>Executed notebooks</h1>
+<h1>{title}</h1>
 <table>
-<thead><tr><th>Notebook<th>Result<th>Minutes<th>Peak memory<th>Key figure</tr></thead>
+<thead><tr>{head}</tr></thead>
 <tbody>
 {rows}
 </tbody>
 </table>
+<script>
+const head = document.querySelector("thead tr"), body = document.querySelector("tbody");
+const value = (row, i) => row.cells[i].textContent.trim();
+const compare = (a, b) => (a === "") - (b === "") || a - b || a.localeCompare(b, undefined, {{ numeric: true }});
+head.addEventListener("click", event => {{
+  const th = event.target.closest("th"), up = th.ariaSort !== "ascending";
+  for (const other of head.cells) other.ariaSort = "none";
+  th.ariaSort = up ? "ascending" : "descending";
+  const rows = [...body.rows].sort((a, b) => compare(value(a, th.cellIndex), value(b, th.cellIndex)));
+  body.append(...(up ? rows : rows.reverse()));
+}});
+</script>
 </html>
 """
 
@@ -57,36 +72,48 @@ def write_overview(folder) -> Path:
     folder = Path(folder).resolve()
     notebooks = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "index.html", PAGE.format(rows="\n".join(map(_row, notebooks))).encode())
+    return write_page(folder, "Executed notebooks", ("Notebook",), map(_row, notebooks))
+
+
+def write_page(folder: Path, title: str, columns: tuple, rows) -> Path:
+    """Write `<folder>/index.html`, a sortable table: a cell of HTML for each of `columns`, then of COLUMNS, per row."""
+    columns = (*columns, *COLUMNS)
+    lines = []
+    for row in rows:
+        cells = (f'<td data-name="{html.escape(n)}">{cell}</td>' for n, cell in zip(columns, row, strict=True))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    head = "".join(f"<th><button>{html.escape(column)}</button>" for column in columns)
+    page = PAGE.format(title=html.escape(title), head=head, rows="\n".join(lines))
+    write_atomic(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
-def _row(path: Path) -> str:
+def result_cells(name: str, folder: str, record: dict | None, *, state: str, reason: str = "") -> tuple:
+    """The cells of COLUMNS for one run: its state, why it failed, and its record, whose figure is in `folder`."""
+    result = f'<span class="failed">failed</span>: {html.escape(reason)}' if reason else html.escape(state)
+    if record is None:
+        return result, "", "", ""
+    held, figure, alt = sum(claim["holds"] for claim in record["claims"]), record["figure"], f"Key figure of {name}"
+    picture = f'<img loading="lazy" alt="{html.escape(alt)}" src="{quote(f"{folder}/{figure}")}">' if figure else ""
+    claims = f"; {held} of {len(record['claims'])} claims hold"
+    return result + claims, f"{record['seconds'] / 60:.1f}", f"{record['peak_memory_mb']:.0f} MB", picture
+
+
+def _row(path: Path) -> tuple:
     """A notebook's table row; what stands in it comes from its record, or from its first error."""
     name = path.name.removesuffix(".ipynb").removesuffix(".failed")
+    record, reason, more = None, "", ()
     if path.name.endswith(".failed.ipynb"):
         reason = first_error(nbformat.read(path, as_version=4)) or "no record"
-        links, cells = _links(path.parent, path.stem), (f'<span class="failed">failed</span>: {html.escape(reason)}',)
     else:
-        record_path = path.parent / name / "metrics.json"
-        record, links = read_record(record_path), _links(path.parent, path.stem, f"{name}/metrics.json")
-        held, figure = sum(claim["holds"] for claim in record["claims"]), record["figure"]
-        picture = base64.b64encode((record_path.parent / figure).read_bytes()).decode() if figure else ""
-        alt = html.escape(f"Key figure of {name}")
-        cells = (
-            f"done; {held} of {len(record['claims'])} claims hold",
-            f"{record['seconds'] / 60:.1f}",
-            f"{record['peak_memory_mb']:.0f} MB",
-            f'<img alt="{alt}" src="data:image/png;base64,{picture}">' if picture else "",
-        )
-    names = ("Result", "Minutes", "Peak memory", "Key figure")
-    cells = (*cells, "", "", "")[:4]
-    columns = "".join(f'<td data-name="{n}">{cell}</td>' for n, cell in zip(names, cells, strict=True))
-    return f"<tr><td><strong>{html.escape(name)}</strong><br>{links}</td>{columns}</tr>"
+        record, more = read_record(path.parent / name / "metrics.json"), (f"{name}/metrics.json",)
+    links = link_files(path.parent, (f"{path.stem}.html", f"{path.stem}.ipynb", *more))
+    cells = result_cells(name, name, record, state="done", reason=reason)
+    return f"<strong>{html.escape(name)}</strong><br>{links}", *cells
 
 
-def _links(folder: Path, stem: str, *more: str) -> str:
-    """Links to the files that exist."""
-    files = [file for file in (f"{stem}.html", f"{stem}.ipynb", *more) if (folder / file).exists()]
-    names = {".html": "read", ".ipynb": "notebook", ".json": "record"}
-    return " · ".join(f'<a href="{quote(file)}">{names[Path(file).suffix]}</a>' for file in files)
+def link_files(folder: Path, files) -> str:
+    """Links to those of the files in `folder` that exist."""
+    names = {".html": "read", ".ipynb": "notebook", ".json": "record", ".log": "log"}
+    there = [file for file in files if (folder / file).exists()]
+    return " · ".join(f'<a href="{quote(file)}">{names[Path(file).suffix]}</a>' for file in there)

@@ -6,23 +6,19 @@ with everything it started, and success means: every cell ran and the notebook l
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import papermill
-import psutil
-from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.overview import first_error, write_overview
+from helpers.processes import end_with, run_process
 from helpers.provenance import repo_root, write_atomic
 from helpers.runs import PROFILES, read_record
 
@@ -34,12 +30,24 @@ class RunError(RuntimeError):
     """A notebook was not run, or did not end with a record: one sentence with the first line of the reason."""
 
 
-def run_notebook(notebook, out, parameters=None, *, cell_timeout: float = 600, timeout: float = 3600) -> Path:
+class RunFailedError(RunError):
+    """A notebook was run and failed; `reason` is the sentence without the places."""
+
+    def __init__(self, notebook: Path, reason: str):
+        super().__init__(f"{notebook.name.split('.')[0]} failed: {reason} (see {notebook})")
+        self.reason = reason
+
+
+def run_notebook(
+    notebook, out, parameters=None, *, cell_timeout=600.0, timeout=3600.0, memory_gb=None, log=None, environment=None
+) -> Path:
     """Execute a notebook in its own process and return the path of its record, `<out>/<name>/metrics.json`.
 
     Writes `<out>/<name>.ipynb` and `.html`, or `<name>.failed.ipynb` and `.failed.html` with the traceback. Times are
-    in seconds, for one cell and for the whole run; then the process, its kernel and their children are ended. Prints
-    one line per cell. Raises RunError; a wrong parameter is refused before anything is started or deleted.
+    in seconds, for one cell and for the whole run; `memory_gb` limits what the process, its kernel and their children
+    hold together (resident, in 10⁹ bytes); beyond a limit they are all ended. Prints one line per cell, or writes it
+    to the file `log` with what the processes say on stderr. `environment`: variables to set for the run. Raises
+    RunError; a wrong parameter is refused before anything is started or deleted.
     """
     notebook, out, parameters = Path(notebook).resolve(), Path(out).resolve(), dict(parameters or {})
     check_parameters(notebook, parameters)
@@ -50,10 +58,12 @@ def run_notebook(notebook, out, parameters=None, *, cell_timeout: float = 600, t
     running = out / f".{name}.running.ipynb"
     try:
         shutil.copy(notebook, running)  # so that there is a notebook even if papermill never gets to write one
-        death = _run_child(notebook, running, parameters, folder, cell_timeout=cell_timeout, timeout=timeout)
-        if death is None:
-            _mark_error(running, "RunTimeout", f"the run was ended after {timeout:g} s")
-        elif not first_error(nbformat.read(running, as_version=4)) and (reason := death or _no_record(folder)):
+        job = [str(notebook), str(running), parameters, cell_timeout, os.getpid()]
+        limits = {"timeout": timeout, "memory_gb": memory_gb}
+        ended, died = _run_child(job, log=log, environment=(environment or {}) | {"RUN_DIR": str(folder)}, **limits)
+        if ended:
+            _mark_error(running, *ended)
+        elif not first_error(nbformat.read(running, as_version=4)) and (reason := died or _no_record(folder)):
             _mark_error(running, "RunError", reason)
         error = first_error(nbformat.read(running, as_version=4))
         end = ".failed" if error else ""
@@ -64,7 +74,7 @@ def run_notebook(notebook, out, parameters=None, *, cell_timeout: float = 600, t
     finally:
         running.unlink(missing_ok=True)
     if error:
-        raise RunError(f"{name} failed: {error} (see {out / f'{name}.failed.ipynb'})")
+        raise RunFailedError(out / f"{name}.failed.ipynb", error)
     return folder / "metrics.json"
 
 
@@ -83,9 +93,12 @@ def known_parameters(notebook) -> dict[str, str]:
     return {name: parameter["inferred_type_name"] for name, parameter in found.items()}
 
 
-def check_parameters(notebook, parameters: dict) -> None:
-    """Raise RunError for a parameter the notebook does not have, or a value of another type than its default."""
-    known = known_parameters(notebook)
+def check_parameters(notebook, parameters: dict, *, known: dict[str, str] | None = None) -> None:
+    """Raise RunError for a parameter the notebook does not have, or a value of another type than its default.
+
+    `known`: what `known_parameters(notebook)` returned, for who checks many.
+    """
+    known = known_parameters(notebook) if known is None else known
     for name, value in parameters.items():
         _check_known(notebook, name, known)
         kind = known[name]
@@ -118,37 +131,13 @@ def _check_known(notebook, name: str, known: dict[str, str]) -> None:
         raise RunError(f"{Path(notebook).stem}: the type of {name} is {known[name]!r}, expected {', '.join(KINDS)}")
 
 
-def _run_child(notebook, target, parameters, folder, *, cell_timeout, timeout) -> str | None:
-    """Execute in a process of its own; None if it had to be ended, else what it died of, empty for a good end."""
-    environment = {key: value for key, value in os.environ.items() if key != "JPY_SESSION_NAME"}  # no live front end
-    command = (sys.executable, "-m", "helpers.runner", "--child")
-    job = json.dumps([str(notebook), str(target), parameters, cell_timeout])
-    with tempfile.TemporaryFile() as log:  # kernels talk to stderr about themselves: shown only if nothing else helps
-        # Waiting threads sleep: spinning ones make two runs on two cores ten times slower.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | environment | {"RUN_DIR": str(folder)}
-        child = subprocess.Popen((*command, job), env=environment, stderr=log)
-        try:
-            status = child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            _end_tree(child)
-        log.seek(0)
-        last = (log.read().decode(errors="replace").strip().splitlines() or [""])[-1]
-    return f"the process ended with status {status} {last}".strip() if status else ""
-
-
-def _end_tree(process: subprocess.Popen) -> None:
-    """End a process and all it started: kernels lead process groups of their own, so a group is not enough."""
-    if process.poll() is not None:
-        return
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(family, timeout=10)
-    process.wait()
+def _run_child(job, *, log, environment, **limits) -> tuple[tuple[str, str] | None, str]:
+    """Execute in a process of its own: why it had to be ended (name and text of an error), and what it died of."""
+    inherited = {key: value for key, value in os.environ.items() if key != "JPY_SESSION_NAME"}  # no live front end
+    # Waiting threads sleep: spinning ones make two runs on two cores ten times slower.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | inherited | environment
+    command = (sys.executable, "-m", "helpers.runner", "--child", json.dumps(job))
+    return run_process(command, environment=environment, log=log, **limits)
 
 
 def _execute(notebook: str, target: str, parameters: dict, cell_timeout: float) -> None:
@@ -213,15 +202,21 @@ def _no_record(folder: Path) -> str:
 
 
 def _export_html(source: Path, target: Path) -> None:
+    from nbconvert import HTMLExporter  # here, because the process that executes needs none
+
     page, _ = HTMLExporter().from_filename(str(source))
     write_atomic(target, page.encode())
 
 
-def _copy_record(record_path: Path, folder: Path) -> None:
-    """Copy a record and its files to `<folder>/<row>`, or `<profile>-<data>-seed<seed>` for a run without a row."""
+def record_name(params: dict) -> str:
+    """Name of a run's folder among the recorded ones: its row, or `<profile>-<data>-seed<seed>` without one."""
+    return params.get("row") or "{profile}-{data}-seed{seed}".format_map({"data": "none"} | params)
+
+
+def copy_record(record_path: Path, folder: Path) -> None:
+    """Copy a record and its files to `<folder>/<record_name>`."""
     record = read_record(record_path)
-    params = record["params"]
-    target = folder / (record["row"] or f"{params['profile']}-{params.get('data', 'none')}-seed{params['seed']}")
+    target = folder / record_name(record["params"])
     target.mkdir(parents=True, exist_ok=True)
     (target / "metrics.json").unlink(missing_ok=True)
     checkpoint = record["checkpoint"] or {}
@@ -236,7 +231,9 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     if options.child:
         try:
-            _execute(*json.loads(options.child))
+            *job, parent = json.loads(options.child)
+            end_with(parent)
+            _execute(*job)
         except Exception:  # told by the notebook, where the traceback is
             return 1
         return 0
@@ -252,7 +249,7 @@ def main(arguments=None) -> int:
         try:
             record = run_notebook(notebook, options.out, parameters, **limits)
             if options.record:
-                _copy_record(record, options.record)
+                copy_record(record, options.record)
         except RunError as error:
             failed += 1
             print(error, file=sys.stderr)
