@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.grids import default_parameters, read_grid
 from helpers.provenance import code_hash, commit, describe, peak_memory_mb, repo_root, versions, write_atomic
 
 # torch is imported where it is used: the runner, which only reads records, then starts at once.
 
-__all__ = ["PROFILES", "ClaimError", "Run", "read_record", "records", "replay", "repo_root", "start_run"]
+__all__ = ["PROFILES", "ClaimError", "Run", "read_record", "records", "records_in", "replay", "repo_root", "start_run"]
 
 PROFILES = ("smoke", "teach", "full")
 ADVICE = "Results vary between machines: see the README. If the code changed on purpose: `make refresh`."
@@ -206,12 +207,39 @@ def read_record(path) -> dict:
     return record
 
 
-def records(folder) -> list[dict]:
+def records_in(folder) -> list[dict]:
     """Every record below `folder`, sorted by path, each with `path` and `stale`: the code it ran has changed since."""
     paths = sorted(Path(folder).rglob("metrics.json"))
     found = [read_record(path) | {"path": path} for path in paths]
     now = {name: code_hash(name) for name in {record["notebook"] for record in found}}
     return [record | {"stale": record["code"] != now[record["notebook"]]} for record in found]
+
+
+def records(grid, folder=None) -> list[dict]:
+    """The runs of a grid (a path, or a name in grids/) in its order, each with the record that was made of it.
+
+    Per run: `params` (all of them), `state` (recorded; stale: the code has changed since; missing), and `record`, None
+    if missing. `folder`: where the records are, by default `results/<notebook>`. Raises ValueError if two records fit
+    one run, and for a wrong grid.
+    """
+    path = Path(grid) if Path(grid).suffix else repo_root() / "grids" / f"{grid}.yaml"
+    grid = read_grid(path)
+    found = records_in(folder or repo_root() / "results" / grid.notebook.stem)
+    found = [record for record in found if record["notebook"] == grid.notebook.stem]
+    defaults = default_parameters(grid.notebook)
+    return [_row(defaults | params, found) for params in grid.runs]
+
+
+def _row(params: dict, found: list[dict]) -> dict:
+    # A record holds no path of data, and not the parameters that the notebook has got since.
+    wanted = params | {"data_dir": ""} if "data_dir" in params else params
+    fitting = [r for r in found if all(r["params"].get(name, value) == value for name, value in wanted.items())]
+    if len(fitting) > 1:
+        paths = ", ".join(str(record["path"]) for record in fitting)
+        raise ValueError(f"{len(fitting)} records fit the run {params}: {paths}; tell them apart by the parameter row")
+    record = fitting[0] if fitting else None
+    state = "missing" if record is None else "stale" if record["stale"] else "recorded"
+    return {"params": params, "state": state, "record": record}
 
 
 def replay(path, model, evaluate, *, atol: float = 1e-3) -> dict:

@@ -1,43 +1,12 @@
-"""Recorded tables: which runs of a grid are recorded, and what their metrics say over seeds and patients."""
+"""Recorded tables: what the metrics of the runs of a grid (`helpers.runs.records`) say over seeds and patients."""
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import t
 
-from helpers import runs
-from helpers.grids import default_parameters, read_grid
 from helpers.metrics import bootstrap_interval
-from helpers.provenance import repo_root
-
-
-def records(grid, folder=None) -> list[dict]:
-    """The runs of a grid (a path, or a name in grids/) in its order, each with the record that was made of it.
-
-    Per run: `params` (all of them), `state` (recorded; stale: the code has changed since; missing), and `record`, None
-    if missing. `folder`: where the records are, by default `results/<notebook>`. Raises ValueError if two records fit
-    one run, and for a wrong grid.
-    """
-    path = Path(grid) if Path(grid).suffix else repo_root() / "grids" / f"{grid}.yaml"
-    grid = read_grid(path)
-    found = runs.records(folder or repo_root() / "results" / grid.notebook.stem)
-    found = [record for record in found if record["notebook"] == grid.notebook.stem]
-    defaults = default_parameters(grid.notebook)
-    return [_row(defaults | params, found) for params in grid.runs]
-
-
-def _row(params: dict, found: list[dict]) -> dict:
-    # A record holds no path of data, and not the parameters that the notebook has got since.
-    wanted = params | {"data_dir": ""} if "data_dir" in params else params
-    fitting = [r for r in found if all(r["params"].get(name, value) == value for name, value in wanted.items())]
-    if len(fitting) > 1:
-        paths = ", ".join(str(record["path"]) for record in fitting)
-        raise ValueError(f"{len(fitting)} records fit the run {params}: {paths}; tell them apart by the parameter row")
-    record = fitting[0] if fitting else None
-    state = "missing" if record is None else "stale" if record["stale"] else "recorded"
-    return {"params": params, "state": state, "record": record}
 
 
 def provenance(rows: list[dict]) -> str:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from helpers import provenance, runs
-from helpers.runs import ClaimError, read_record, records, replay, repo_root, start_run
+from helpers.runs import ClaimError, read_record, records_in, replay, repo_root, start_run
 
 PARAMS = {"profile": "teach", "seed": 0, "data": "sample", "data_dir": "", "row": ""}
 DATA = SimpleNamespace(name="tiny", content_hash=lambda: "abc")
@@ -289,11 +289,11 @@ def repository(tmp_path, monkeypatch):
 )
 def test_record_is_stale_once_code_that_it_ran_changes(repository, file, stale):
     path = start().save({}, data=None)
-    assert [(r["path"], r["stale"]) for r in records(path.parent)] == [(path, False)]
+    assert [(r["path"], r["stale"]) for r in records_in(path.parent)] == [(path, False)]
     text = (repository / file).read_text()
     new_code = text.replace("import used", "import used as u") if file.endswith("ipynb") else text + "\nw = 2"
     (repository / file).write_text(new_code)
-    assert [r["stale"] for r in records(path.parent)] == [stale]
+    assert [r["stale"] for r in records_in(path.parent)] == [stale]
 
 
 def test_prose_and_outputs_make_no_record_stale(repository):

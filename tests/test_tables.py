@@ -11,7 +11,7 @@ from tiny_notebook import RECORD, write_grid, write_tiny
 
 from helpers import tables
 from helpers.provenance import code_hash, repo_root
-from helpers.runs import read_record
+from helpers.runs import read_record, records
 
 PARAMS = {"profile": "teach", "seed": 0, "noise": 0.5, "fault": "none", "data_dir": "", "row": ""}
 AUC = (0.6, 0.7, 0.9)
@@ -26,7 +26,7 @@ def store(root: Path, name: str, *, metrics=None, data=None, code=None, **params
 
 
 def rows(root: Path, text: str) -> list[dict]:
-    return tables.records(write_grid(root, text), root / "results")
+    return records(write_grid(root, text), root / "results")
 
 
 @pytest.fixture
@@ -67,9 +67,7 @@ def test_record_from_before_a_parameter_was_added_still_fits(tiny):
 
 def test_two_records_of_one_run_are_refused(tiny):
     store(tiny, "again", seed=1)
-    with pytest.raises(
-        ValueError, match=r"2 records fit the run .*again/metrics.json, .*; tell them apart by"
-    ):
+    with pytest.raises(ValueError, match=r"2 records fit the run .*again/metrics.json, .*; tell them apart by"):
         rows(tiny, "product: {seed: [0, 1]}")
 
 
@@ -122,7 +120,7 @@ def test_interval_over_patients_needs_one_value_a_patient(tiny, metric):
 
 
 def test_table_of_chapter_01_is_what_its_records_hold():
-    found = tables.records("01_explanation")
+    found = records("01_explanation")
     folder = repo_root() / "results" / "01_explanation"
     said = [read_record(folder / f"teach-sample-seed{seed}" / "metrics.json")["metrics"] for seed in range(3)]
     for metric in ("CAM/AUPRC", "integrated gradients/pointing"):
