@@ -67,9 +67,7 @@ def test_record_from_before_a_parameter_was_added_still_fits(tiny):
 
 def test_two_records_of_one_run_are_refused(tiny):
     store(tiny, "again", seed=1)
-    with pytest.raises(
-        ValueError, match=r"2 records fit the run .*again/metrics.json, .*; tell them apart by"
-    ):
+    with pytest.raises(ValueError, match=r"2 records fit the run .*again/metrics.json, .*; tell them apart by"):
         rows(tiny, "product: {seed: [0, 1]}")
 
 
