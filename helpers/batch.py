@@ -25,6 +25,12 @@ from helpers.provenance import code_hash, repo_root
 from helpers.runner import RunError, copy_record, record_name
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+QUIET = {
+    "distributed.nanny.pre-spawn-environ": {},  # it would change the threads and the malloc of the runs
+    # Workers only wait: looking at themselves 50 to 100 times a second would take a tenth of a core from the runs.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+}
 
 
 def main(arguments=None) -> int:
@@ -155,7 +161,7 @@ def _local_cluster(workers: int, gpus: list[str] | None):
 
     if gpus and workers > len(gpus):
         raise RunError(f"--workers is {workers}, expected at most {len(gpus)}, the number of GPUs")
-    dask.config.set({"distributed.nanny.pre-spawn-environ": {}})  # it would change the threads and malloc of the runs
+    dask.config.set(QUIET)
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
