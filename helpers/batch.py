@@ -228,10 +228,16 @@ def _print_summary(grid: Grid, out: Path, entries: list[Entry], problem: str, se
     return int(bool(problem) or counts["failed"] + counts["new"] > 0)
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number above 0")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m helpers.batch", description="Run a grid; what is done stays done.")
     parser.add_argument("grid", type=Path, metavar="GRID.yaml")
-    parser.add_argument("--workers", type=int, help="runs at the same time (cores / threads, or the number of GPUs)")
+    parser.add_argument("--workers", type=_positive, help="runs at the same time (cores / threads, or number of GPUs)")
     parser.add_argument("--scheduler", metavar="tcp://…", help="use the workers of this Dask cluster")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and stop")
     parser.add_argument("--out", type=Path, help="folder of the runs (runs/<name of the grid>)")

@@ -199,6 +199,14 @@ def test_what_is_recorded_stale_or_failed_is_left_and_told(tiny, capsys):
     assert main([str(write_grid(tiny, "product: {seed: [0, 1]}")), "--out", str(out)]) == 0, "stale is no failure"
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "two"])
+def test_workers_are_a_whole_number_above_0(tiny, capsys, text):
+    with pytest.raises(SystemExit) as error:
+        main([str(write_grid(tiny, "")), f"--workers={text}"])
+    assert error.value.code == 2
+    assert f"got {text!r}, expected a whole number above 0" in capsys.readouterr().err
+
+
 def test_two_runs_of_one_name_are_not_recorded(tiny, capsys):
     grid = write_grid(tiny, "product: {noise: [0.1, 0.2]}")
     assert main([str(grid), "--out", str(tiny / "out"), "--record", str(tiny / "kept")]) == 2
