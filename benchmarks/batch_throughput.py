@@ -22,13 +22,13 @@ import nbformat
 
 from helpers.batch_plan import name_runs
 from helpers.grids import read_grid
-from helpers.provenance import code_hash
 from helpers.runs import SCHEMA
+from helpers.used_code import code_hash
 
 RECORD = {key: (kind if isinstance(kind, type) else kind[0])() for key, kind in SCHEMA.items()}
 WORK = "total = 0\nfor step in range({steps}):\n    total += step * step % 7"
 SAVE = """import json, os, pathlib
-from helpers.provenance import code_hash
+from helpers.used_code import code_hash
 record = {record!r} | dict(code=code_hash("bench"), params=dict(seed=seed))
 pathlib.Path(os.environ["RUN_DIR"], "metrics.json").write_text(json.dumps(record))"""
 LIMITS = {"throughput": 0.9, "overhead": 6, "skip": 5}
@@ -52,7 +52,7 @@ def write_notebook(folder: Path, seconds: float) -> Path:
 
 def write_grid(folder: Path, runs: int) -> Path:
     path = folder / "bench.yaml"
-    path.write_text(f"notebook: bench.ipynb\nproduct: {{seed: {list(range(runs))}}}\n")
+    path.write_text(f"notebook: bench.ipynb\nthreads: 1\nproduct: {{seed: {list(range(runs))}}}\n")
     return path
 
 

@@ -21,8 +21,9 @@ from tqdm import tqdm
 from helpers.batch_plan import Entry, GridRun, label, look, name_runs, write_tables
 from helpers.batch_run import look_up, recover, run_job
 from helpers.grids import Grid, GridError, read_grid
-from helpers.provenance import code_hash, repo_root
+from helpers.provenance import repo_root
 from helpers.runner import RunError, copy_record, record_name
+from helpers.used_code import code_hash
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 QUIET = {
@@ -102,8 +103,7 @@ def _execute(grid: Grid, out: Path, code: str, entries: list[Entry], todo: list[
             client = stack.enter_context(_connect(Client, grid, out, code, options.scheduler))
         else:
             gpus = _gpu_ids() if grid.gpus else None
-            workers = options.workers or (len(gpus) if gpus else max(1, (os.cpu_count() or 1) // grid.threads))
-            cluster = stack.enter_context(_local_cluster(min(workers, len(todo)), gpus))
+            cluster = stack.enter_context(_local_cluster(min(_workers(grid, gpus, options), len(todo)), gpus))
             client = stack.enter_context(Client(cluster))
         seen = client.dashboard_link if importlib.util.find_spec("bokeh") else "not shown: bokeh is not installed"
         print(f"dashboard  {seen}\noverview   {out / 'index.html'}", flush=True)
@@ -154,13 +154,25 @@ def _gpu_ids() -> list[str]:
     return ids
 
 
+def _workers(grid: Grid, gpus: list[str] | None, options) -> int:
+    """How many runs at the same time on this machine. Two that fight for a core may each be many times slower."""
+    cores = os.cpu_count() or 1
+    most = len(gpus) if gpus else max(1, cores // grid.threads)
+    if options.workers and options.workers > most:
+        reason = (
+            "the number of GPUs"
+            if gpus
+            else f"for {cores} cores and {grid.threads} threads a run (threads: in the grid)"
+        )
+        raise RunError(f"--workers is {options.workers}, expected at most {most}, {reason}")
+    return options.workers or most
+
+
 def _local_cluster(workers: int, gpus: list[str] | None):
     """Worker processes on this machine, one run each, reachable from this machine only."""
     import dask
     from distributed import LocalCluster
 
-    if gpus and workers > len(gpus):
-        raise RunError(f"--workers is {workers}, expected at most {len(gpus)}, the number of GPUs")
     dask.config.set(QUIET)
     return LocalCluster(
         n_workers=workers,

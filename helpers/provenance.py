@@ -1,11 +1,7 @@
-"""Where a record comes from: the commit, the code that a notebook runs, versions, device; and atomic writing."""
+"""Where a record comes from: the commit, versions, device; and atomic writing."""
 
-import ast
 import contextlib
-import hashlib
 import importlib.metadata
-import importlib.util
-import json
 import os
 import platform
 import subprocess
@@ -46,53 +42,6 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
-
-
-def code_hash(notebook: str) -> str:
-    """sha256 of what a notebook runs: its code cells and every module of `helpers` that they import, in turn.
-
-    Prose, outputs, and helpers that only other chapters use leave it unchanged; so do the modules that make or read
-    images, for which the record has the hash of what came out of them. A notebook that is not in `notebooks/` counts
-    as one without cells.
-    """
-    path = repo_root() / "notebooks" / f"{notebook}.ipynb"
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    seen, todo = {}, {name for source in sources for name in _imports(source, "")} | {"helpers.runs"}
-    while todo:
-        file = _module_file(todo.pop())
-        if file is None or file in seen or _makes_images(file):
-            continue
-        seen[file] = file.read_text(encoding="utf-8")
-        package = ".".join(file.relative_to(repo_root()).parent.parts)
-        todo |= _imports(seen[file], package)
-    parts = sources + [part for file, text in sorted(seen.items()) for part in (file.name, text)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _makes_images(file: Path) -> bool:
-    inside = file.relative_to(repo_root()).parts
-    return inside[:2] == ("helpers", "data") and file.stem not in ("image_set", "splits")
-
-
-def _imports(source: str, package: str) -> set[str]:
-    """Names of `helpers` modules (and of what is taken from them) that a piece of Python imports."""
-    source = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    names = {name for name in names if name.split(".")[0] == "helpers"}
-    return names | {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 1)}
-
-
-def _module_file(name: str) -> Path | None:
-    """The file of a module or package of this repository; None for a name that is neither (a function, a class)."""
-    path = repo_root().joinpath(*name.split("."))
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def peak_memory_mb() -> float:

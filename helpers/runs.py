@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from helpers.grids import default_parameters, read_grid
-from helpers.provenance import code_hash, commit, describe, peak_memory_mb, repo_root, versions, write_atomic
+from helpers.provenance import commit, describe, peak_memory_mb, repo_root, versions, write_atomic
+from helpers.used_code import code_hash
 
 # torch is imported where it is used: the runner, which only reads records, then starts at once.
 

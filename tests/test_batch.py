@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_notebook import RECORD, write_grid, write_tiny
@@ -12,8 +13,8 @@ from helpers.batch import main
 from helpers.batch_plan import look, name_runs, write_tables
 from helpers.batch_run import look_up, recover, run_job
 from helpers.grids import GridError, read_grid
-from helpers.provenance import code_hash
 from helpers.runner import RunError, RunFailedError, record_name
+from helpers.used_code import code_hash
 
 CODE = code_hash("05_tiny")
 
@@ -306,11 +307,20 @@ def test_page_escapes_what_a_run_says(tiny):
 def test_gpus_are_those_that_the_batch_may_see(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-a1")
     assert batch._gpu_ids() == ["2", "GPU-a1"]
-    with pytest.raises(RunError, match="--workers is 3, expected at most 2, the number of GPUs"):
-        batch._local_cluster(3, ["2", "GPU-a1"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(RunError, match="asks for a GPU .* and this machine shows none"):
         batch._gpu_ids()
+
+
+def test_workers_are_no_more_than_cores_or_gpus_allow(tiny, monkeypatch):
+    monkeypatch.setattr(batch.os, "cpu_count", lambda: 5)
+    grid = read_grid(write_grid(tiny, "threads: 2"))
+    workers = lambda gpus, asked: batch._workers(grid, gpus, SimpleNamespace(workers=asked))  # noqa: E731
+    assert [workers(None, None), workers(None, 1), workers(["2", "5", "7"], None)] == [2, 1, 3]
+    with pytest.raises(RunError, match="--workers is 3, expected at most 2, for 5 cores and 2 threads a run"):
+        workers(None, 3)
+    with pytest.raises(RunError, match="--workers is 3, expected at most 2, the number of GPUs"):
+        workers(["2", "GPU-a1"], 3)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from helpers import batch
 from helpers.batch import main
 from helpers.batch_run import look_up, run_job
 from helpers.grids import read_grid
-from helpers.provenance import code_hash
+from helpers.used_code import code_hash
 
 
 def job(folder: Path, grid: Path, **changes) -> dict:

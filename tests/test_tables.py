@@ -10,8 +10,9 @@ from scipy import stats
 from tiny_notebook import RECORD, write_grid, write_tiny
 
 from helpers import tables
-from helpers.provenance import code_hash, repo_root
+from helpers.provenance import repo_root
 from helpers.runs import read_record, records
+from helpers.used_code import code_hash
 
 PARAMS = {"profile": "teach", "seed": 0, "noise": 0.5, "fault": "none", "data_dir": "", "row": ""}
 AUC = (0.6, 0.7, 0.9)

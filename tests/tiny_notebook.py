@@ -18,7 +18,8 @@ fault: str = "none"  # raise, die, slow, memory, wait
 data_dir: str = ""  # a folder
 row: str = ""  # its name"""
 START = """import json, os, pathlib, signal, sys, time
-from helpers.provenance import code_hash, write_atomic
+from helpers.provenance import write_atomic
+from helpers.used_code import code_hash
 
 folder = pathlib.Path(os.environ["RUN_DIR"])
 print("started", file=sys.__stderr__, flush=True)

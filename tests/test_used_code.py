@@ -1,0 +1,119 @@
+"""What counts as the code of a record: each case changes one file of a small repository and asks for the hash again."""
+
+import nbformat
+import pytest
+
+from helpers import used_code
+from helpers.runs import repo_root
+from helpers.used_code import code_hash
+
+USED = '''"""Used."""
+import functools
+from .data import x
+from .deep import down
+from .data.phantoms.xray import z
+import helpers.whole as whole
+
+LIMIT = 3
+
+
+@functools.cache
+def use():
+    from helpers.late import l
+    return x + down.y + z + LIMIT + Thing().method() + l + vars(whole)
+
+
+class Thing:
+    def method(self):
+        return 1
+
+
+# about other
+def other():
+    return down.unused()
+'''
+FILES = {
+    "helpers/__init__.py": "",
+    "helpers/runs.py": "def start_run():\n    return 1\n\n\ndef records():\n    return 1\n",
+    "helpers/used.py": USED,
+    "helpers/whole.py": "a = 1\n",
+    "helpers/late.py": "l = 1\n",
+    "helpers/data/__init__.py": "from helpers.data.splits import x\n",
+    "helpers/data/splits.py": "x = 1\n",
+    "helpers/data/phantoms/xray.py": "z = 1\n",
+    "helpers/deep/__init__.py": "",
+    "helpers/deep/down.py": "y = 1\n\n\ndef unused():\n    return 2\n",
+}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "notebooks").mkdir()
+    sources = ("%matplotlib inline\nfrom helpers import used", "used.use()")
+    cells = [*map(nbformat.v4.new_code_cell, sources), nbformat.v4.new_markdown_cell()]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "05_tiny.ipynb")
+    monkeypatch.setattr(used_code, "repo_root", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes"),
+    [
+        ("used.py", "+ z +", "- z +", True),
+        ("used.py", "@functools.cache", "@functools.lru_cache", True),
+        ("used.py", "LIMIT = 3", "LIMIT = 4", True),
+        ("used.py", "return 1", "return 2", True),  # of a method of a class that is used
+        ("used.py", "LIMIT = 3", "LIMIT = 3\nprint(LIMIT)", True),  # acts on import
+        ("used.py", "LIMIT = 3", "LIMIT = 3\nfunctools.x = 1", True),
+        ("used.py", "LIMIT = 3", "LIMIT = 3\nOTHER = 1", False),
+        ("used.py", "down.unused()", "2", False),  # nothing that is used calls it
+        ("used.py", "# about other", "# more about other", False),
+        ("used.py", '"""Used."""', '"""Used here."""', False),
+        ("whole.py", "a = 1", "b = 1", True),
+        ("late.py", "l = 1", "l = 2", True),
+        ("deep/down.py", "y = 1", "y = 2", True),
+        ("deep/down.py", "return 2", "return 3", False),
+        ("data/splits.py", "x = 1", "x = 2", True),  # through the package that hands it on
+        ("data/phantoms/xray.py", "z = 1", "z = 2", False),  # what it makes has a hash of its own in the record
+        ("runs.py", "start_run():\n    return 1", "start_run():\n    return 2", True),
+        ("runs.py", "records():\n    return 1", "records():\n    return 2", False),
+    ],
+)
+def test_hash_changes_with_code_that_is_used(repository, file, old, new, changes):
+    before, path = code_hash("05_tiny"), repository / "helpers" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert (code_hash("05_tiny") != before) == changes
+
+
+def test_hash_changes_with_the_cells_but_not_with_prose_and_outputs(repository):
+    file = repository / "notebooks" / "05_tiny.ipynb"
+    before, book = code_hash("05_tiny"), nbformat.read(file, as_version=4)
+    book.cells[-1].source, book.cells[0].execution_count = "More prose.", 7
+    nbformat.write(book, file)
+    assert code_hash("05_tiny") == before
+    book.cells[1].source = "used.use() + 1"
+    nbformat.write(book, file)
+    assert code_hash("05_tiny") != before
+
+
+def test_a_definition_that_is_added_makes_no_record_of_the_book_stale(tmp_path, monkeypatch):
+    before = code_hash("01_explanation")
+    root = tmp_path / "copy"
+    for part in ("helpers", "notebooks"):
+        for file in (repo_root() / part).rglob("*.[pi][yp]*"):
+            target = root / file.relative_to(repo_root())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(used_code, "repo_root", lambda: root)
+    monkeypatch.setattr(used_code, "__file__", str(root / "helpers" / "used_code.py"))
+    assert code_hash("01_explanation") == before
+    metrics = root / "helpers" / "metrics.py"
+    metrics.write_text(metrics.read_text(encoding="utf-8") + "\n\ndef added():\n    return 1\n", encoding="utf-8")
+    assert code_hash("01_explanation") == before
+    metrics.write_text(metrics.read_text(encoding="utf-8").replace("level) / 2", "level) / 3"), encoding="utf-8")
+    assert code_hash("01_explanation") != before
