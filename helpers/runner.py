@@ -209,8 +209,9 @@ def _export_html(source: Path, target: Path) -> None:
 
 
 def record_name(params: dict) -> str:
-    """Name of a run's folder among the recorded ones: its row, or `<profile>-<data>-seed<seed>` without one."""
-    return params.get("row") or "{profile}-{data}-seed{seed}".format_map({"data": "none"} | params)
+    """Name of a run's folder among the recorded ones: `<row>-<profile>-<data>-seed<seed>`, or without its row."""
+    row = f"{params['row']}-" if params.get("row") else ""
+    return row + "{profile}-{data}-seed{seed}".format_map({"data": "none"} | params)
 
 
 def copy_record(record_path: Path, folder: Path) -> None:

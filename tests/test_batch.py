@@ -109,7 +109,9 @@ def test_rows_are_combined_with_the_product(tiny):
     ]
     assert (grid.varying, grid.limits["timeout"], grid.gpus) == (["row", "seed", "fault"], 3600, 0)
     assert name_runs(grid)[3].full["profile"] == "teach"
-    assert [record_name(run.full) for run in name_runs(grid)] == ["a", "a", "teach-none-seed0", "teach-none-seed1"]
+    assert [record_name(run.full) for run in name_runs(grid)] == [
+        f"{row}teach-none-seed{seed}" for row in ("a-", "") for seed in (0, 1)
+    ]
 
 
 def test_key_stands_for_parameters_and_code_of_the_notebook(tiny):
