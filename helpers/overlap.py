@@ -1,0 +1,96 @@
+"""How well two segmentations agree: Dice per slice, volume and patient, and the Hausdorff distance of surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import binary_erosion
+from scipy.spatial import KDTree
+
+
+def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """2 |P ∩ T| / (|P| + |T|) of two boolean arrays, NaN if both are empty. Source: Dice, Ecology 1945.
+
+    Raises ValueError for unequal shapes and for arrays that are not boolean.
+    """
+    _check(prediction, truth)
+    return float(slice_dice(np.reshape(prediction, (1, -1)), np.reshape(truth, (1, -1)))[0])
+
+
+def slice_dice(pred: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Dice of each slice, boolean (N, H, W) → (N,).
+
+    NaN where the structure is neither there nor predicted: leave it out with `np.nanmean`. 0 where it is predicted but
+    not there, or there but not predicted. Raises ValueError as `dice` does.
+    """
+    _check(pred, masks)
+    axes = tuple(range(1, pred.ndim))
+    both = (pred & masks).sum(axes, dtype=float)
+    total = pred.sum(axes, dtype=float) + masks.sum(axes, dtype=float)
+    return np.divide(2 * both, total, out=np.full(len(pred), np.nan), where=total > 0)
+
+
+def volume_dice(pred: np.ndarray, masks: np.ndarray, volumes: np.ndarray) -> np.ndarray:
+    """Dice over all slices of a volume, boolean (N, H, W) and volumes (N,) → (V,) in the order of np.unique(volumes).
+
+    NaN for a volume in which the structure is neither there nor predicted. Raises ValueError as `dice` does, and if
+    there is not one volume per slice.
+    """
+    _check(pred, masks)
+    if np.shape(volumes) != (len(pred),):
+        raise ValueError(f"volumes have shape {np.shape(volumes)}; expected one per slice, ({len(pred)},)")
+    return np.array([dice(pred[rows], masks[rows]) for rows in (volumes == v for v in np.unique(volumes))])
+
+
+def patient_means(values: np.ndarray, volumes: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Mean over each patient's volumes, in the order of np.unique(patients): the unit in which patients are compared.
+
+    values: (V,) in the order of np.unique(volumes), as `volume_dice` gives them; volumes, patients: (N,) per slice.
+    NaN is left out; a patient of which nothing is left is NaN.
+    Raises ValueError for unequal lengths and for a volume with slices of several patients.
+    """
+    names, first, which = np.unique(volumes, return_index=True, return_inverse=True)
+    if np.shape(values) != names.shape or np.shape(volumes) != np.shape(patients):
+        raise ValueError(
+            f"{np.size(values)} values, {len(names)} volumes in {np.size(volumes)} slices and {np.size(patients)} "
+            "patients; expected one value per volume and one patient per slice"
+        )
+    owners = np.asarray(patients)[first]
+    mixed = owners[which] != patients
+    if mixed.any():
+        raise ValueError(f"volume {names[which][mixed][0]} has slices of several patients; expected one patient")
+    known = ~np.isnan(values)
+    groups = [np.asarray(values, float)[known & (owners == patient)] for patient in np.unique(patients)]
+    return np.array([group.mean() if len(group) else np.nan for group in groups])
+
+
+def hd95(prediction: np.ndarray, truth: np.ndarray, *, spacing: Sequence[float] | None = None) -> float:
+    """95th percentile of the Hausdorff distance: the larger of the two directed 95th percentiles between surfaces.
+
+    Boolean (H, W) or (D, H, W); spacing in mm per axis, (dy, dx) or (dz, dy, dx): then the answer is in mm, else in
+    pixels. The surface is what an erosion by the face neighbours removes; outside the image is background. As in
+    MONAI: NaN if both are empty (undefined: leave it out), inf if only one is (missed: take medians, or count them).
+    Raises ValueError as `dice` does, for other dimensions, and for a spacing that does not fit or is not positive.
+    Source: Huttenlocher et al., PAMI 1993 (partial distances); Menze et al., TMI 2015 (the 95th percentile).
+    """
+    _check(prediction, truth)
+    if prediction.ndim not in (2, 3):
+        raise ValueError(f"arrays have shape {prediction.shape}; expected (H, W) or (D, H, W)")
+    scale = np.ones(prediction.ndim) if spacing is None else np.asarray(spacing, float)
+    if scale.shape != (prediction.ndim,) or not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"spacing is {spacing}; expected {prediction.ndim} positive lengths in mm")
+    ours, theirs = (np.argwhere(mask & ~binary_erosion(mask)) * scale for mask in (prediction, truth))
+    if not (len(ours) and len(theirs)):
+        return np.inf if len(ours) or len(theirs) else np.nan
+    directed = KDTree(theirs).query(ours)[0], KDTree(ours).query(theirs)[0]
+    return float(max(np.percentile(distances, 95) for distances in directed))
+
+
+def _check(prediction: np.ndarray, truth: np.ndarray) -> None:
+    for name, array in (("prediction", prediction), ("truth", truth)):
+        kind = getattr(array, "dtype", type(array).__name__)
+        if kind != np.dtype(bool):
+            raise ValueError(f"{name} is of type {kind}; expected a boolean array")
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction has shape {prediction.shape}, truth {truth.shape}; expected one shape")
