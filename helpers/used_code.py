@@ -10,18 +10,20 @@ from pathlib import Path
 from helpers.provenance import repo_root
 
 WHOLE = "*"  # a module used as an object: any of its definitions may be
+SHOWS = {"display", "exercise", "solution"}  # tags of cells on which no number of the record depends
 
 
 def code_hash(notebook: str) -> str:
     """sha256 of what a notebook runs: its code cells and every definition of `helpers` that they lead to.
 
-    Prose, outputs, and functions, classes and constants that only other chapters use leave it unchanged; so do the
-    modules that make or read images, for which the record has the hash of what came out of them. A notebook that is
-    not in `notebooks/` counts as one without cells.
+    Prose, outputs, cells that only show something (their tags are `SHOWS`), and functions, classes and constants that
+    only other chapters use leave it unchanged; so do the modules that make or read images, for which the record has the
+    hash of what came out of them. A notebook that is not in `notebooks/` counts as one without cells.
     """
     path = repo_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    counting = [c for c in cells if c["cell_type"] == "code" and not SHOWS & set(c["metadata"].get("tags", []))]
+    sources = ["".join(cell["source"]) for cell in counting]
     tree = ast.parse("\n".join(map(_without_magics, sources)))
     return hashlib.sha256("\0".join(sources + sorted(_reached(tree))).encode()).hexdigest()
 

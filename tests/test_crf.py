@@ -41,17 +41,29 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_grid_is_near_the_exact_mean_field_and_three_times_nearer_than_pydensecrf(case):
+def refined(case, *backends):
+    """Probs, and what several backends make of them."""
     options = dict(CASES[case])
     kinds = {name: options.pop(name) for name in ("colour", "classes") if name in options}
     probs, image, _ = example(**kinds)
-    options |= dict(compat=3, iterations=5)
-    exact = mean_field_exact(probs, image, **options)
-    grid, peer = (dense_crf(probs, image, backend=name, **options) for name in ("grid", "pydensecrf"))
+    return probs, *(dense_crf(probs, image, compat=3, iterations=5, backend=name, **options) for name in backends)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_grid_is_near_the_exact_mean_field(case):
+    probs, grid, exact = refined(case, "grid", "exact")
     assert rms(exact, probs) > 0.05  # the CRF does something
     assert rms(grid, exact) < 0.005
-    assert rms(grid, exact) <= rms(peer, exact) / 3
+
+
+if sys.version_info < (3, 13):  # later, pydensecrf2 does not build
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_grid_is_three_times_nearer_to_the_exact_mean_field_than_pydensecrf(case):
+        probs, grid, exact, peer = refined(case, "grid", "exact", "pydensecrf")
+        assert rms(grid, exact) <= rms(peer, exact) / 3
+        assert peer.shape == probs.shape and peer.dtype == np.float32
+        np.testing.assert_allclose(peer.sum(0), 1, atol=1e-5)
 
 
 def test_exact_mean_field_is_the_double_loop():
@@ -72,7 +84,7 @@ def test_exact_mean_field_is_the_double_loop():
     np.testing.assert_allclose(mean_field_exact(probs, image, **options).reshape(3, -1), q, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["grid", "exact", "pydensecrf"])
+@pytest.mark.parametrize("backend", ["grid", "exact"])
 def test_probabilities_are_float32_and_sum_to_one(backend):
     probs, image, _ = example(24, classes=3)
     refined = dense_crf(probs, image, backend=backend)

@@ -8,6 +8,7 @@ import ast
 import copy
 import re
 import statistics
+import symtable
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from helpers.provenance import repo_root
 from helpers.runner import known_parameters
+from helpers.used_code import SHOWS
 
 NOTEBOOKS = sorted((repo_root() / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|home|root|tmp|Users|content|private|var/folders)/|[A-Z]:\\+Users", re.I)
@@ -151,6 +153,32 @@ def exercises_have_solutions(notebook):
             yield "a solution is not folded (jupyter.source_hidden)"
 
 
+def what_only_shows_decides_nothing(notebook):
+    """Cells that do not count as the code of a record must not give a name to what a counting cell uses."""
+    counting, showing = [], set()
+    for cell in code_cells(notebook):
+        source = "\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!")))
+        gives, uses = global_names(symtable.symtable(source, cell.get("id", ""), "exec"))
+        if SHOWS & set(cell.metadata.get("tags", [])):
+            showing |= gives
+        else:
+            counting.append((cell.get("id"), uses - gives))
+    for name, uses in counting:
+        yield from (f"cell {name} uses {used}, which a cell that only shows assigns" for used in sorted(uses & showing))
+
+
+def global_names(table) -> tuple[set[str], set[str]]:
+    """The names that code gives to the notebook, and those that it uses, in functions, too."""
+    top = table.get_type() == "module"
+    symbols = [symbol for symbol in table.get_symbols() if top or symbol.is_global()]
+    gives = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+    uses = {s.get_name() for s in symbols if s.is_referenced()}
+    for child in table.get_children():
+        inner = global_names(child)
+        gives, uses = gives | inner[0], uses | inner[1]
+    return gives, uses
+
+
 def saves_last(notebook):
     if "run.save(" not in code_cells(notebook)[-1].source:
         yield "the last code cell does not call run.save("
@@ -227,6 +255,7 @@ RULES = [
     one_idea,
     claims_are_compared,
     exercises_have_solutions,
+    what_only_shows_decides_nothing,
     saves_last,
     code_cells_are_short,
     pictures_have_alternative_text,
@@ -285,7 +314,7 @@ def good() -> nbformat.NotebookNode:
         code('run = start_run("05_attention", {})\nclaim = run.claim', text="a run at 2 / 3 of work/home\n"),
         code("def idea():\n    return 1", "idea"),
         *(code(f'claim("{i}", 1, at_least=0)', "nbval-check-output", text=f"✓ {i}: ≥ 0\n") for i in range(3)),
-        code("show(figure)"),
+        code("for i in 1, 2:\n    show(figure, i)", "display"),
         new_markdown_cell("## Exercises"),
         code("answer = None", "exercise"),
         code("answer = 42", "solution", jupyter={"source_hidden": True}),
@@ -328,6 +357,8 @@ BREAKS = [
     (row_of_costs, replace("minutes", "time")),
     (row_of_costs, lambda notebook: [replace("memory", "size")(notebook), replace("900 MB", "900")(notebook)]),
     (question_and_caution, replace("help?", "help.")),
+    (what_only_shows_decides_nothing, replace("run.save({}", "run.save({i: 1}")),
+    (what_only_shows_decides_nothing, replace("return 1", "return answer")),
     (question_and_caution, replace("Clinical caution", "Note")),
     (closing_sections, replace("### Limits", "Limits")),
     (closing_sections, replace("## Exercises", "")),
@@ -362,7 +393,7 @@ BREAKS = [
     (exercises_have_solutions, tag(12, "solution")),
     (saves_last, replace("run.save(", "print(")),
     (saves_last, lambda notebook: notebook.cells.append(new_code_cell("x"))),
-    (code_cells_are_short, replace("show(figure)", "x\n" * 26)),
+    (code_cells_are_short, replace("show(figure, i)", "x\n" * 26)),
     (code_cells_are_short, lambda notebook: [c.update(source="x\n" * 9) for c in code_cells(notebook)]),
     (pictures_have_alternative_text, at(9, outputs=[PICTURE])),
     (pictures_have_alternative_text, at(9, outputs=[PICTURE | {"metadata": {"image/png": {"alt": " "}}}])),

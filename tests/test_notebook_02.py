@@ -1,0 +1,84 @@
+"""Chapter 02: the size loss written out equals the helper and its exercises can be solved."""
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from helpers import losses
+from helpers.grids import read_grid
+from helpers.runs import repo_root
+
+CHAPTER = repo_root() / "notebooks" / "02_weak_supervision.ipynb"
+
+
+def cells(tag: str) -> list[str]:
+    """Sources of the code cells of the chapter that have a tag."""
+    book = nbformat.read(CHAPTER, as_version=4)
+    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
+
+
+@pytest.fixture
+def size_loss():
+    (source,) = cells("idea")
+    namespace = {"torch": torch}
+    exec(source, namespace)
+    return namespace["size_loss"]
+
+
+def value_and_slope(function, logits):
+    logits = logits.clone().requires_grad_()
+    value = function(logits)
+    (slope,) = torch.autograd.grad(value, logits)
+    return value.detach(), slope
+
+
+def logits_of(images: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(0, 2, (images, 2, 8, 8)))
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 64.0), (20.0, 30.0), (40.0, 50.0), (5.0, 5.0)])
+def test_size_loss_written_out_equals_the_helper(size_loss, bounds):
+    logits, (lower, upper) = logits_of(3), (torch.full((3,), bound, dtype=torch.float64) for bound in bounds)
+    ours = value_and_slope(lambda z: size_loss(z, lower, upper), logits)
+    theirs = value_and_slope(lambda z: losses.size_penalty(losses.soft_sizes(z), lower, upper, pixels=64), logits)
+    assert (ours[0] == 0) == (bounds == (0, 64))
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected, atol=1e-12, rtol=1e-10)
+
+
+def test_size_loss_of_volumes_equals_the_helper(size_loss):
+    logits, volumes = logits_of(5).float(), torch.tensor([7, 3, 7, 7, 3])
+    true = torch.tensor([10.0, 0.0, 20.0, 5.0, 12.0])
+
+    def helper(z):
+        exact, slices = (losses.volume_sizes(values, volumes) for values in (true, torch.ones(5)))
+        sizes = losses.volume_sizes(losses.soft_sizes(z), volumes)
+        return losses.size_penalty(sizes, exact, exact, pixels=64 * slices)
+
+    ours = value_and_slope(lambda z: size_loss(z, true, true, volumes), logits)
+    for mine, expected in zip(ours, value_and_slope(helper, logits), strict=True):
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
+    full, patch = np.zeros((1, 4, 4), np.uint8), np.full((1, 4, 4), 255, np.uint8)
+    drawn = {"full": full, "eroded": patch, "box": full, "scribble": full, "point": patch, "centroid": patch}
+    namespace = {"np": np, "torch": torch, "losses": losses, "drawn": drawn, "shown": 0}
+    for tag, answer in (("exercise", "not yet"), ("solution", "correct")):
+        exec(cells(tag)[number], namespace)
+        assert capsys.readouterr().out.strip() == answer
+
+
+def test_rows_of_the_grid_are_rows_of_the_chapter():
+    """Every row is in the grid for both data sets, the seed repository's with three seeds."""
+    namespace = {}
+    (source,) = [cell.source for cell in nbformat.read(CHAPTER, 4).cells if cell.source.startswith("ROWS = {")]
+    exec(source, namespace)
+    seeds = {}
+    for run in read_grid(repo_root() / "grids" / "weak_supervision.yaml").runs:
+        seeds.setdefault((run["data"], run["row"]), []).append(run["seed"])
+    wanted = {name: [0, 1, 2] if published else [0] for name, (*_, published) in namespace["ROWS"].items()}
+    assert seeds == {(data, name): numbers for data in ("phantom", "acdc") for name, numbers in wanted.items()}
