@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage import segmentation
 
+from helpers import crf, segment
 from helpers.segment import (
     box_iou,
     boxes,
@@ -361,3 +362,7 @@ def test_bad_seeds_are_refused(grow):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_dense_crf_is_offered_beside_the_other_ways():
+    assert segment.dense_crf is crf.dense_crf
