@@ -1,4 +1,4 @@
-"""Chapter 02: the size loss written out equals the helper and its exercises can be solved."""
+"""Chapter 02: the size loss written out equals the helper, its exercises can be solved, its records are of its data."""
 
 import nbformat
 import numpy as np
@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from helpers import losses
+from helpers.data import load
+from helpers.data.resample import centred
 from helpers.grids import read_grid
-from helpers.runs import repo_root
+from helpers.runs import records_in, repo_root
 
 CHAPTER = repo_root() / "notebooks" / "02_weak_supervision.ipynb"
 
@@ -82,3 +84,34 @@ def test_rows_of_the_grid_are_rows_of_the_chapter():
         seeds.setdefault((run["data"], run["row"]), []).append(run["seed"])
     wanted = {name: [0, 1, 2] if published else [0] for name, (*_, published) in namespace["ROWS"].items()}
     assert seeds == {(data, name): numbers for data in ("phantom", "acdc") for name, numbers in wanted.items()}
+
+
+def test_recorded_hearts_are_those_that_are_made_now():
+    """A generator that changes makes records stale; their hash of the data tells."""
+    recorded = [
+        r for r in records_in(repo_root() / "results" / "02_weak_supervision") if r["params"]["data"] == "phantom"
+    ]
+    now = centred(load("mr", images=720, patients=36, size=128), 64)
+    assert {(r["data"]["name"], r["data"]["hash"]) for r in recorded} == {(now.name, now.content_hash())}
+
+
+def recorded(data: str) -> dict[str, float]:
+    """Mean Dice of the test patients of each row, seed 0."""
+    found = records_in(repo_root() / "results" / "02_weak_supervision")
+    runs = [r for r in found if (r["params"]["data"], r["params"]["seed"]) == (data, 0)]
+    assert not any(r["stale"] for r in runs)
+    return {r["params"]["row"]: float(np.mean(r["metrics"]["dice"])) for r in runs}
+
+
+def test_what_the_chapter_says_of_its_recorded_table():
+    for data in ("phantom", "acdc"):
+        dice = recorded(data)
+        bounds = [dice[row] for row in ("loose", "size_595", "presize_upper")]
+        assert dice["partial"] < min(bounds) <= max(bounds) < dice["presize"] < dice["fs"]
+        assert dice["k_means"] > dice["framework"]
+    phantom, acdc = recorded("phantom"), recorded("acdc")
+    assert max(phantom.keys() - {"fs"}, key=phantom.get) == "3d_sizeloss_random"
+    assert acdc["3d_sizeloss_random"] < acdc["partial"]
+    text = CHAPTER.read_text(encoding="utf-8")
+    assert f"({acdc['3d_sizeloss']:.2f}) is not above each slice's ({acdc['presize']:.2f})" in text
+    assert acdc["3d_sizeloss"] < acdc["presize"] and acdc["presize"] > 0.9 * acdc["fs"]
