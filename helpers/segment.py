@@ -179,20 +179,6 @@ def boxes(mask: np.ndarray) -> np.ndarray:
     return np.array([region.bbox for region in regions], dtype=int).reshape(-1, 4)
 
 
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union (…) of boxes (…, 4), which broadcast: `box_iou(a[:, None], b)` is every pair.
-
-    Two boxes without area give 0. Raises ValueError for a box that ends before it starts.
-    """
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    for box in (a, b):
-        if box.shape[-1:] != (4,) or not (box[..., 2:] >= box[..., :2]).all():
-            raise ValueError(f"boxes are {box.tolist()}; expected row0, col0, row1 >= row0, col1 >= col0")
-    shared = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(0).prod(-1)
-    union = sum((box[..., 2:] - box[..., :2]).prod(-1) for box in (a, b)) - shared
-    return shared / np.where(union > 0, union, 1)
-
-
 def largest(mask: np.ndarray) -> np.ndarray:
     """The largest connected region (H, W) of a mask, the first of equals from the top; empty stays empty."""
     regions = measure.label(_bool(mask, "mask"), connectivity=1)

@@ -6,7 +6,6 @@ from skimage import segmentation
 
 from helpers import crf, segment
 from helpers.segment import (
-    box_iou,
     boxes,
     closed_path,
     contour_cost,
@@ -289,20 +288,6 @@ def test_boxes_and_largest_by_hand():
     assert boxes(~mask & mask).shape == (0, 4) and not largest(~mask & mask).any() and largest(mask | True).all()
 
 
-def test_box_iou_equals_the_masks():
-    rng = np.random.default_rng(0)
-    start = rng.integers(0, 6, (30, 2))
-    all_boxes = np.concatenate([start, start + rng.integers(0, 6, (30, 2))], 1)
-    masks = np.zeros((30, 12, 12), bool)
-    for mask, (row0, col0, row1, col1) in zip(masks, all_boxes, strict=True):
-        mask[row0:row1, col0:col1] = True
-    shared = (masks[:, None] & masks).sum((2, 3))
-    union = (masks[:, None] | masks).sum((2, 3))
-    expected = np.divide(shared, union, out=np.zeros(union.shape), where=union > 0)
-    assert (box_iou(all_boxes[:, None], all_boxes) == expected).all() and 0 < expected.mean() < 1
-    assert box_iou([0, 0, 2, 2], [0, 1, 2, 3]) == pytest.approx(1 / 3)
-
-
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 IMAGE, SEEDS, COST = np.arange(20.0).reshape(4, 5), dot((1, 1), shape=(4, 5)), np.ones((9, 9))
@@ -355,8 +340,6 @@ def test_bad_seeds_are_refused(grow):
         (lambda: seeds_from_map(NAN, threshold=0.5), "heat of shape .* NaN"),
         (lambda: boxes(IMAGE), "mask: shape .*, type float64; expected bool"),
         (lambda: largest(SEEDS[None]), r"mask: shape \(1, 4, 5\)"),
-        (lambda: box_iou([0, 0, 2, 2], [3, 3, 2, 4]), r"boxes are \[3.0, 3.0, 2.0, 4.0\]; expected row0"),
-        (lambda: box_iou([0, 0, 2], [0, 0, 2, 2]), r"boxes are \[0.0, 0.0, 2.0\]; expected row0"),
     ],
 )
 def test_bad_input_is_named(call, message):
