@@ -209,9 +209,12 @@ def _export_html(source: Path, target: Path) -> None:
 
 
 def record_name(params: dict) -> str:
-    """Name of a run's folder among the recorded ones: `<row>-<profile>-<data>-seed<seed>`, or without its row."""
-    row = f"{params['row']}-" if params.get("row") else ""
-    return row + "{profile}-{data}-seed{seed}".format_map({"data": "none"} | params)
+    """Name of a run's folder among the recorded ones: `<row>-<model>-<profile>-<data>-seed<seed>`.
+
+    A run that is no row of a table is named without model, and a row of a notebook that has but one, too.
+    """
+    row = [params[name] for name in ("row", "model") if params.get("row") and params.get(name)]
+    return "-".join([*row, "{profile}-{data}-seed{seed}".format_map({"data": "none"} | params)])
 
 
 def copy_record(record_path: Path, folder: Path) -> None:

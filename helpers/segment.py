@@ -59,10 +59,10 @@ def random_walker(
     shared = (seeds & background).sum()
     if shared or not background.any():
         raise ValueError(f"background has {background.sum()} pixels, {shared} of them seeds; expected >= 1 and 0")
-    if np.ptp(image) == 0:
-        raise ValueError(f"every pixel of the image is {image.flat[0]:g}; expected edges for the random walk")
     if not seeds.any() or (seeds | background).all():
         return seeds
+    if np.ptp(image) == 0:
+        raise ValueError(f"every pixel of the image is {image.flat[0]:g}; expected edges for the random walk")
     image = 2 * (image - image.min()) / np.ptp(image) - 1
     # "bf" solves directly: the iterative solvers do not converge on noise with edges that hold.
     return segmentation.random_walker(image, seeds + 2 * background, beta=beta, mode="bf") == 1

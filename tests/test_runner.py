@@ -13,7 +13,7 @@ import pytest
 
 from helpers import runner
 from helpers.overview import first_error, write_overview
-from helpers.runner import RunError, check_parameters, main, parse_parameters, run_notebook
+from helpers.runner import RunError, check_parameters, main, parse_parameters, record_name, run_notebook
 from helpers.runs import SCHEMA
 
 PARAMETERS = """profile: str = "teach"  # how long
@@ -100,6 +100,20 @@ def test_unusable_notebook_and_untyped_parameter_are_refused(tmp_path, no_proces
     notebook.write_text(notebook.read_text().replace("seed: int = 0", "seed = 0"))
     with pytest.raises(RunError, match="the type of seed is 'None', expected str, int, float, bool"):
         run_notebook(notebook, tmp_path, {"seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({"profile": "full", "data": "mr", "seed": 1}, "full-mr-seed1"),
+        ({"profile": "full", "seed": 0, "row": ""}, "full-none-seed0"),
+        ({"profile": "full", "data": "mr", "seed": 0, "model": "unet", "row": ""}, "full-mr-seed0"),
+        ({"profile": "full", "data": "mr", "seed": 0, "row": "fs"}, "fs-full-mr-seed0"),
+        ({"profile": "full", "data": "mr", "seed": 0, "model": "unet", "row": "fs"}, "fs-unet-full-mr-seed0"),
+    ],
+)
+def test_record_is_named_after_what_tells_runs_apart(params, name):
+    assert record_name(params) == name
 
 
 def test_success_leaves_notebook_page_record_and_overview(tmp_path, capfd):
