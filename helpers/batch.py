@@ -44,7 +44,7 @@ def main(arguments=None) -> int:
         if options.record:
             _check_names(grid, runs)
         if options.dry_run:
-            _print_plan(grid, look(runs, out, code), options.redo)
+            _print_plan(grid, look(runs, out, code, _kept(grid, options)), options.redo)
             return 0
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
@@ -60,14 +60,14 @@ def _run_batch(grid: Grid, runs: list[GridRun], out: Path, code: str, options) -
     start, problem = time.monotonic(), ""
     for run in runs:
         recover(out / run.key)
-    entries = look(runs, out, code)
+    entries = look(runs, out, code, _kept(grid, options))
     todo = [entry for entry in entries if entry.state in ("new", *options.redo)]
     write_tables(grid, out, entries)
     try:
         if todo:
             _execute(grid, out, code, entries, todo, options)
         for entry in entries if options.record else ():
-            if entry.state == "recorded":
+            if entry.state == "recorded" and entry.folder.parent == out:
                 copy_record(entry.folder / "metrics.json", options.record)
     except KeyboardInterrupt:
         problem = "interrupted; the same command goes on where this one stopped"
@@ -120,6 +120,11 @@ def _execute(grid: Grid, out: Path, code: str, entries: list[Entry], todo: list[
             progress.update()
             with contextlib.suppress(OSError):  # a full disk must not end the runs that are left
                 write_tables(grid, out, entries)
+
+
+def _kept(grid: Grid, options) -> Path | None:
+    """Where runs may be recorded already. Records of a notebook from elsewhere do not tell its code: they may not."""
+    return options.record if grid.notebook.parent == repo_root() / "notebooks" else None
 
 
 def _job(grid: Grid, entry: Entry, code: str, gpus: list[str] | None) -> dict:
@@ -253,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scheduler", metavar="tcp://…", help="use the workers of this Dask cluster")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and stop")
     parser.add_argument("--out", type=Path, help="folder of the runs (runs/<name of the grid>)")
-    parser.add_argument("--record", type=Path, help="folder to copy each successful run's record to")
+    parser.add_argument("--record", type=Path, help="folder of the records: kept there, not run again")
     parser.add_argument("--redo", nargs="+", default=[], choices=["stale", "failed"], help="run these again")
     return parser
 

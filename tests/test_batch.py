@@ -13,6 +13,7 @@ from helpers.batch import main
 from helpers.batch_plan import look, name_runs, write_tables
 from helpers.batch_run import look_up, recover, run_job
 from helpers.grids import GridError, read_grid
+from helpers.provenance import repo_root
 from helpers.runner import RunError, RunFailedError, record_name
 from helpers.used_code import code_hash
 
@@ -215,6 +216,28 @@ def test_two_runs_of_one_name_are_not_recorded(tiny, capsys):
     assert main([str(grid), "--out", str(tiny / "out"), "--record", str(tiny / "kept")]) == 2
     message = f"{grid}: 2 runs would be recorded as 'teach-none-seed0'; name them with the parameter row\n"
     assert capsys.readouterr().err == message
+
+
+def test_what_is_recorded_elsewhere_is_not_run_again(tiny):
+    out, kept = tiny / "out", tiny / "kept"
+    runs = name_runs(read_grid(write_grid(tiny, "fixed: {noise: 0.5, data_dir: .}\nproduct: {seed: [0, 1, 2, 3, 4]}")))
+    for run, (code, changes) in enumerate([(CODE, {}), ("older", {}), (CODE, {"noise": 0.1}), (CODE, {})]):
+        params = runs[run].full | {"data_dir": ""} | changes
+        store(kept / f"teach-none-seed{run}", code=code, params=params, metrics={"auc": 0.5})
+    store(out / runs[3].key, metrics={"auc": 0.75})
+    entries = look(runs, out, CODE, kept)
+    assert [entry.state for entry in entries] == ["recorded", "new", "new", "recorded", "new"]
+    assert [entry.record and entry.record["metrics"]["auc"] for entry in entries] == [0.5, None, None, 0.75, None]
+    assert entries[0].folder == kept / "teach-none-seed0" and entries[1].folder == out / runs[1].key
+    assert [entry.state for entry in look(runs, out, CODE)] == ["new", "new", "new", "recorded", "new"]
+
+
+def test_records_count_for_notebooks_of_the_book_only(tiny):
+    """The code of others is not in their records."""
+    options = SimpleNamespace(record=tiny / "kept")
+    chapter = read_grid(repo_root() / "grids" / "01_explanation.yaml")
+    assert batch._kept(chapter, options) == tiny / "kept"
+    assert batch._kept(read_grid(write_grid(tiny, "")), options) is None
 
 
 @pytest.fixture
