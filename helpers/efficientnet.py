@@ -90,6 +90,12 @@ class EfficientNetLite0(nn.Module):
         x = self._blocks(F.relu6(self._bn0(self._conv_stem(x))))
         return F.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
 
+    def stages(self) -> list[list[str]]:
+        """Names of the parts before the last layer, those that belong together in one list, from input to output."""
+        ends = np.cumsum([repeats for repeats, *_ in STAGES])
+        blocks = [[f"_blocks.{i}" for i in range(end - stage[0], end)] for end, stage in zip(ends, STAGES, strict=True)]
+        return [["_conv_stem", "_bn0"], *blocks, ["_conv_head", "_bn1"]]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self._fc(self.features(images))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_scripts.fetch import path
-from helpers.data import samples
+from helpers.data import samples, samples_tiles
 from helpers.data.samples import SAMPLES, sample
 from helpers.data.samples_slices import ORGANS, ct, mr, ultrasound
 from helpers.data.samples_tiles import fundus, histology, nuclei
@@ -35,7 +35,7 @@ def brain():
 @pytest.mark.parametrize("name", LOADED)
 def test_every_sample_has_shape_range_and_rights(sets, name):
     images, facts = sets[name], SAMPLES[name]
-    assert images.images.shape == (12, 3 if name in ("fundus", "histology", "stroma", "ihc") else 1, 128, 128)
+    assert images.images.shape == (12, 3 if name in ("fundus", "histology", "tissue", "stroma", "ihc") else 1, 128, 128)
     assert images.images.dtype == {"ct": np.int16, "nuclei": np.uint16}.get(name, np.uint8)
     tensor = images.tensor()
     assert tensor.min() < 0.25 and tensor.max() > 0.5
@@ -54,7 +54,7 @@ def test_same_arguments_same_content(sets, name):
     assert sample(name, size=128, images=12, seed=1).content_hash() == sets[name].content_hash()
 
 
-@pytest.mark.parametrize("tiles", [fundus, histology, nuclei])
+@pytest.mark.parametrize("tiles", [fundus, histology, nuclei, samples_tiles.tissue])
 def test_the_seed_draws_other_tiles(tiles):
     drawn = [tiles(size=128, images=4, seed=seed).content_hash() for seed in (0, 1)]
     assert drawn[0] != drawn[1]
@@ -67,7 +67,7 @@ def test_nobody_is_named(sets, name):
 
 
 def test_machine_made_masks_are_called_so(sets):
-    for name in ("histology", "ct"):
+    for name in ("histology", "tissue", "ct"):
         assert any("noisy" in step for step in sets[name].steps)
 
 
@@ -207,3 +207,32 @@ def test_facts_name_files_that_exist():
     for facts in SAMPLES.values():
         for file in facts.files:
             assert file in ("retina.jpg", "ihc.png") or path(file).is_file()
+
+
+def test_parts_of_the_tissue_lie_a_tile_apart(monkeypatch):
+    rows = np.broadcast_to(np.arange(1500)[:, None], (1500, 1500))
+    written = np.stack([rows // 256, rows % 256, rows * 0], -1).astype(np.uint8)  # each pixel says in which row it is
+    monkeypatch.setattr(samples_tiles, "imread", lambda file: written)
+    train, test = (samples_tiles.tissue(part=part).images.astype(int) for part in ("train", "test"))
+    train, test = (256 * part[:, 0] + part[:, 1] for part in (train, test))
+    assert train.max() < 850 and test.min() >= 850 + 96
+    assert train.min() < 40 and test.max() > 1460  # what is left of the picture is used
+
+
+def test_a_tissue_is_that_of_most_of_its_nuclei(monkeypatch):
+    types = samples_tiles._raster("hgsc_nest_type_mask.npz")
+    monkeypatch.setattr(samples_tiles, "imread", lambda file: np.repeat(types[..., None], 3, -1))
+    for part, counts in (("train", (88, 215, 177)), ("test", (43, 142, 51))):
+        tiles = samples_tiles.tissue(part=part)
+        kinds = tiles.images[:, 0, :, :, None] == (1, 2, 3)
+        shares = kinds.sum((1, 2)) / kinds.sum((1, 2, 3))[:, None]
+        assert (shares[np.arange(len(tiles)), tiles.labels] >= 0.7).all()
+        assert tuple(np.bincount(tiles.labels)) == counts
+        assert (tiles.images[:, 0, 46:50, 46:50] > 0).any((1, 2)).mean() > 0.95  # a nucleus in the middle
+
+
+def test_tissue_refuses_other_parts_and_tiles_that_do_not_fit():
+    with pytest.raises(ValueError, match="part is 'val'; expected train or test"):
+        samples_tiles.tissue(part="val")
+    with pytest.raises(ValueError, match="size is 900; expected tiles that fit into train of a picture"):
+        samples_tiles.tissue(size=900)

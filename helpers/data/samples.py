@@ -16,7 +16,7 @@ from data_scripts.fetch import cache_dir, path
 from helpers.data import drr
 from helpers.data.image_set import ImageSet
 from helpers.data.samples_slices import ORGANS, TISSUES, ct, mr, ultrasound
-from helpers.data.samples_tiles import INSTALLED, NUCLEI, fundus, histology, nuclei, rights
+from helpers.data.samples_tiles import INSTALLED, NUCLEI, fundus, histology, nuclei, rights, tissue
 from helpers.frontend import progress
 
 # (rows, columns) that hold anatomy: what lies outside is collimated or carries burned-in text
@@ -92,6 +92,7 @@ SAMPLES = {
     "fundus": SampleFacts(fundus, "fundus", 1, (1411, 1411), 1, ("retina.jpg",)),
     "ultrasound": SampleFacts(ultrasound, "ultrasound", 120, (384, 512), 1, ("echo_cine.dcm",), seeded=False),
     "histology": SampleFacts(histology, "histology", 1, (1500, 1500), 1, _NEST, NUCLEI[1:]),
+    "tissue": SampleFacts(tissue, "histology", 1, (1500, 1500), 1, _NEST),
     "stroma": SampleFacts(
         partial(histology, section="stroma"), "histology", 1, (1500, 1500), 1, ("hgsc_stromal_he.jpg",)
     ),
@@ -105,8 +106,10 @@ SAMPLES = {
 }
 
 
-def sample(name: str, *, size: int | None = None, images: int | None = None, seed: int = 0) -> ImageSet:
+def sample(name: str, *, size: int | None = None, images: int | None = None, seed: int = 0, **options) -> ImageSet:
     """The real images called `name`, one of SAMPLES: `size` pixels a side, `images` of them (None for as they come).
+
+    options: those of the sample's reader.
 
     Raises ValueError for an unknown name, for "oct", of which no published package ships an image, and for more images
     than there are; FileNotFoundError, with the command, for files that were not brought.
@@ -117,4 +120,4 @@ def sample(name: str, *, size: int | None = None, images: int | None = None, see
         raise ValueError(f"no sample is called {name!r}; known are {', '.join(SAMPLES)}")
     facts = SAMPLES[name]
     given = dict(images=images) | ({} if size is None else dict(size=size)) | (dict(seed=seed) if facts.seeded else {})
-    return facts.load(**given)
+    return facts.load(**given, **options)

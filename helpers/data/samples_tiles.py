@@ -37,6 +37,8 @@ INSTALLED = {
 }
 SECTIONS = {"nest": "hgsc_nest.jpg", "stroma": "hgsc_stromal_he.jpg", "ihc": "ihc.png"}
 NUCLEI = ("background", "connective", "inflammatory", "neoplastic")
+TISSUES = NUCLEI[1:]
+BORDER = 850  # row of the nest section above which tiles are to train; below, a tile's width on, they are to test
 MACHINE_MADE = "masks made by a program: noisy"
 
 
@@ -77,6 +79,37 @@ def histology(*, size: int = 256, images: int | None = None, seed: int = 0, sect
         labels=(types == NUCLEI.index("neoplastic")).any(axis=(1, 2)).astype(int),
         class_names=("no neoplastic nucleus", "neoplastic nucleus"),
         mask_names=NUCLEI,
+    )
+
+
+def tissue(*, size: int = 96, images: int | None = None, seed: int = 0, part: str = "train") -> ImageSet:
+    """Tiles of the H&E section "nest" around its nuclei; label: the kind of nucleus that covers most of the tile.
+
+    Tiles overlap, also those of one part, so they are no independent cases. Between "train" and "test" lies a band as
+    wide as a tile, of which nothing is used. Tiles in which the kind covers under 70 % of the nuclei are left out.
+    """
+    if part not in ("train", "test"):
+        raise ValueError(f"part is {part!r}; expected train or test")
+    picture, types = imread(_file(SECTIONS["nest"])), _raster("hgsc_nest_type_mask.npz")
+    instances = _raster("hgsc_nest_inst_mask.npz")
+    centres = ndimage.center_of_mass(instances > 0, instances, np.unique(instances)[1:])
+    corners = np.rint(centres).astype(int) - size // 2
+    inside = (corners >= 0).all(1) & (corners + size <= types.shape).all(1)
+    here = corners[:, 0] + size <= BORDER if part == "train" else corners[:, 0] >= BORDER + size
+    corners = corners[inside & here]
+    if not len(corners):
+        raise ValueError(f"size is {size}; expected tiles that fit into {part} of a picture of {types.shape} pixels")
+    area = (_cut(types, corners, size)[..., None] == np.arange(1, 4)).sum((1, 2))
+    clear = area.max(1) >= 0.7 * area.sum(1)
+    chosen = _drawn(np.flatnonzero(clear), images=images, size=size, seed=seed)
+    return _picture_set(
+        "histology",
+        _cut(picture, corners[chosen], size),
+        SECTIONS["nest"],
+        MACHINE_MADE,
+        name=f"sample-tissue-{part}",
+        labels=area[chosen].argmax(1),
+        class_names=TISSUES,
     )
 
 
@@ -122,10 +155,14 @@ def _grid(field: np.ndarray, size: int, *, images: int | None, seed: int) -> np.
     """Upper left corners (N, 2) of tiles that do not overlap and lie within `field` (H, W); `images` are drawn."""
     rows, columns = (range(0, side - size + 1, size) for side in field.shape)
     corners = np.array([(r, c) for r in rows for c in columns if field[r : r + size, c : c + size].all()])
-    images = len(corners) if images is None else images
-    if not 1 <= images <= len(corners):
-        raise ValueError(f"images is {images}; the picture has {len(corners)} tiles of {size}×{size} pixels")
-    return corners[np.sort(np.random.default_rng(seed).choice(len(corners), images, replace=False))]
+    return _drawn(corners, images=images, size=size, seed=seed)
+
+
+def _drawn(tiles: np.ndarray, *, images: int | None, size: int, seed: int) -> np.ndarray:
+    images = len(tiles) if images is None else images
+    if not 1 <= images <= len(tiles):
+        raise ValueError(f"images is {images}; the picture has {len(tiles)} tiles of {size}×{size} pixels")
+    return tiles[np.sort(np.random.default_rng(seed).choice(len(tiles), images, replace=False))]
 
 
 def _cut(picture: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
@@ -136,15 +173,11 @@ def _picture_set(modality: str, pixels: np.ndarray, file: str, step: str = "", *
     """Tiles (N, H, W, C) of one picture, or the picture."""
     one = np.zeros(len(pixels), int)
     licence, citation = rights(file)
+    about = dict(name=f"sample-{Path(file).stem}", patients=one, volumes=one, licence=licence, citation=citation)
     return ImageSet(
-        name=f"sample-{Path(file).stem}",
         modality=modality,
         images=np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
         value_range=(0, 255),
-        patients=one,
-        volumes=one,
-        licence=licence,
-        citation=citation,
         steps=tuple(filter(None, (step or "cut into tiles", "one picture"))),
-        **known,
+        **about | known,
     )

@@ -1,0 +1,94 @@
+"""Chapter 03: the adversary written out equals the helper, its exercises can be solved, its grids fit its rows."""
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import adapt
+from helpers.grids import read_grid
+from helpers.runs import repo_root
+
+CHAPTER = repo_root() / "notebooks" / "03_transfer_learning.ipynb"
+
+
+def cells(tag: str) -> list[str]:
+    """Sources of the code cells of the chapter that have a tag."""
+    book = nbformat.read(CHAPTER, as_version=4)
+    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
+
+
+def test_adversary_written_out_equals_the_helper():
+    (source,) = cells("idea")
+    namespace = {"torch": torch, "F": F}
+    exec(source, namespace)
+    judges = [adapt.discriminator(classes=3, width=4, seed=1) for _ in range(2)]
+    optimizer = torch.optim.Adam(judges[0].parameters(), lr=1e-3, betas=(0.9, 0.99))
+    terms = namespace["against"](judges[0], optimizer), adapt.Adversary(judges[1])
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        maps = torch.from_numpy(rng.normal(0, 2, (2, 4, 3, 32, 32)).astype(np.float32))
+        slopes = []
+        for term in terms:
+            source_logits, target_logits = (m.clone().requires_grad_() for m in maps)
+            value = term(source_logits, target_logits)
+            value.backward()
+            assert source_logits.grad is None and target_logits.grad.abs().max() > 0
+            slopes.append((value.detach(), target_logits.grad))
+        for ours, theirs in zip(*slopes, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-5)
+    for ours, theirs in zip(*(judge.parameters() for judge in judges), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-5)
+    start = next(adapt.discriminator(classes=3, width=4, seed=1).parameters())
+    assert not torch.equal(start, next(judges[0].parameters()))  # it has learnt
+
+
+class Reader(nn.Module):
+    """One batch norm, and a threshold between the classes if they are mixed: a batch of one class lies at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, affine=False)
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return self.weight * self.norm(images).mean((2, 3))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
+    ya = np.repeat([0, 1], 30)
+    noise = np.random.default_rng(0).normal(0, 0.1, (60, 1, 4, 4))
+    xa = torch.from_numpy((noise + ya[:, None, None, None]).astype(np.float32))
+
+    def right(net, x, y):
+        answers = (net(x)[:, 0] > 0.3).numpy()
+        return np.mean([(answers[y == c] == c).mean() for c in (0, 1)])
+
+    namespace = {"np": np, "torch": torch, "nn": nn, "adapt": adapt, "ya": ya, "xa": xa, "right": right}
+    namespace["reader"] = Reader()
+    with torch.no_grad():
+        for tag, answer in (("exercise", "not yet"), ("solution", "correct")):
+            exec(cells(tag)[number], namespace)
+            assert capsys.readouterr().out.strip() == answer
+
+
+def rows(name: str) -> list[str]:
+    """The keys of a table of rows in the chapter."""
+    namespace = {}
+    (source,) = [c.source for c in nbformat.read(CHAPTER, 4).cells if c.source.startswith(f"{name} = {{")]
+    exec(source, namespace)
+    return list(namespace[name])
+
+
+@pytest.mark.parametrize(
+    ("grid", "table", "sources", "seeds"),
+    [("reuse", "REUSE", ("phantom", "public", "sample"), 5), ("adapt", "ADAPT", ("phantom", "public"), 3)],
+)
+def test_rows_of_the_grids_are_rows_of_the_chapter(grid, table, sources, seeds):
+    runs = read_grid(repo_root() / "grids" / f"transfer_{grid}.yaml").runs
+    found = {(run["data"], run["row"], run["seed"]) for run in runs}
+    assert found == {(data, row, seed) for data in sources for row in rows(table) for seed in range(seeds)}
+    assert len(runs) == len(found)
