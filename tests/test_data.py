@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from helpers.data import ImageSet, split, xray
+from helpers.data import ImageSet, ImageSets, split, xray
 from helpers.data.image_set import UNLABELLED
 from helpers.data.phantoms.xray import FIELD
 
@@ -126,6 +126,15 @@ def test_content_hash_is_of_the_content():
         seen |= {tiny(**{field: array}).content_hash(), tiny(**{field: array.astype(np.float64)}).content_hash()}
     seen |= {tiny(labels=None).content_hash(), tiny(value_range=(0, 11)).content_hash(), tiny()[::-1].content_hash()}
     assert len(seen) == 12
+
+
+def test_several_sets_have_all_names_and_one_hash():
+    one, other = tiny(), tiny(value_range=(0, 11), name="other")
+    both = ImageSets((one, other))
+    assert both.name == f"{one.name} + other" and ImageSets((one, one)).name == one.name
+    hashes = {sets.content_hash() for sets in (both, one, other, ImageSets((other, one)), ImageSets((one, one)))}
+    assert len(hashes) == 5 and all(len(digest) == 16 for digest in hashes)
+    assert both.content_hash() == ImageSets((tiny(), other)).content_hash()
 
 
 def test_content_hash_sees_every_name_of_a_patient():

@@ -3,7 +3,7 @@
 from helpers.data.dicom import from_dicom
 from helpers.data.files import from_analyze, from_metaimage, from_nifti
 from helpers.data.folders import from_folder
-from helpers.data.image_set import UNLABELLED, ImageSet
+from helpers.data.image_set import UNLABELLED, ImageSet, ImageSets
 from helpers.data.phantoms import PHANTOMS, SCANNERS
 from helpers.data.phantoms.xray import xray
 from helpers.data.samples import radiograph
@@ -17,6 +17,7 @@ __all__ = [
     "SOURCES",
     "UNLABELLED",
     "ImageSet",
+    "ImageSets",
     "Split",
     "catalogue",
     "from_analyze",

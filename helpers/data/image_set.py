@@ -111,3 +111,14 @@ class ImageSet:
     def _arrays(self) -> dict[str, np.ndarray]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+class ImageSets(tuple):
+    """Several sets as the data of one run: `name`, all their names, and `content_hash()`, one over theirs."""
+
+    @property
+    def name(self) -> str:
+        return " + ".join(dict.fromkeys(images.name for images in self))
+
+    def content_hash(self) -> str:
+        return hashlib.sha256(" ".join(images.content_hash() for images in self).encode()).hexdigest()[:16]
