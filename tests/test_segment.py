@@ -349,3 +349,8 @@ def test_bad_input_is_named(call, message):
 
 def test_dense_crf_is_offered_beside_the_other_ways():
     assert segment.dense_crf is crf.dense_crf
+
+
+def test_random_walker_without_seeds_needs_no_edges():
+    """A blank slice in which nothing was marked must not stop a whole data set."""
+    assert not random_walker(np.ones((4, 5)), np.zeros((4, 5), bool)).any()
