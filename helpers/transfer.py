@@ -95,7 +95,8 @@ def set_rates(model: nn.Module, rates: Mapping[str, float]) -> nn.Module:
 
     A weight W becomes W₀ + rate · V: the start W₀ is fixed, V is trained and 0 at first. A step of Adam does not depend
     on the scale of the gradient, so `rate` is a factor on the learning rate; weight decay draws V to 0, and so W to its
-    start. Modules that are not named train as before, their decay is towards 0. `merge` makes the weights plain again.
+    start. Modules that are not named train as before, their decay is towards 0. A module's attribute `weight` is W; its
+    state dictionary holds W₀ and V.
     Raises ValueError for a rate that is not positive, an unknown name, and a parameter with a rate already.
     Source: Li, Grandvalet and Davoine, ICML 2018 (L2-SP: the penalty on the distance from the start).
     """
@@ -120,16 +121,3 @@ def layerwise(model: nn.Module, *, decay: float = 0.7) -> nn.Module:
     """
     groups = reversed(model.stages())
     return set_rates(model, {name: decay**depth for depth, names in enumerate(groups, 1) for name in names})
-
-
-def merge(model: nn.Module) -> nn.Module:
-    """Undo `set_rates` in place: the weights are as trained, plain parameters of the names they had before."""
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            # not remove_parametrizations: it changes the class, which copies of the module share
-            weights = {name: (getattr(module, name), p.original) for name, p in module.parametrizations.items()}
-            del module.parametrizations
-            module.__class__ = module.__class__.__base__
-            for name, (weight, original) in weights.items():
-                module.register_parameter(name, nn.Parameter(weight.detach(), original.requires_grad))
-    return model
