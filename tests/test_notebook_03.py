@@ -1,4 +1,4 @@
-"""Chapter 03: the adversary written out equals the helper, its exercises can be solved, its grids fit its rows."""
+"""Chapter 03: its idea equals the helper, exercises can be solved, grids fit its rows, and its texts the records."""
 
 import nbformat
 import numpy as np
@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers import adapt
 from helpers.grids import read_grid
-from helpers.runs import repo_root
+from helpers.runs import records, repo_root
 
 CHAPTER = repo_root() / "notebooks" / "03_transfer_learning.ipynb"
 
@@ -92,3 +92,26 @@ def test_rows_of_the_grids_are_rows_of_the_chapter(grid, table, sources, seeds):
     found = {(run["data"], run["row"], run["seed"]) for run in runs}
     assert found == {(data, row, seed) for data in sources for row in rows(table) for seed in range(seeds)}
     assert len(runs) == len(found)
+
+
+def test_what_the_chapter_says_of_the_second_laboratory():
+    runs = records("transfer_shift")
+    assert {run["state"] for run in runs} == {"recorded"}
+    table = {}  # (what came in, remedy): one balanced accuracy per seed
+    for run in runs:
+        for name, value in run["record"]["metrics"].items():
+            table.setdefault(tuple(name.split(": ")), []).append(value)
+    mean = {key: np.mean(values) for key, values in table.items()}
+    said = {
+        ("home, its test tiles", "as trained"): 0.97,
+        ("home, its test tiles", "new statistics"): 0.95,
+        ("away, all tiles", "as trained"): 0.57,
+        ("away, all tiles", "new statistics"): 0.96,
+        ("away, eight tiles", "new statistics"): 0.88,
+        ("away, only tumour", "new statistics"): 0.63,
+        ("home, only tumour", "new statistics"): 0.63,
+    }
+    assert {key: round(mean[key], 2) for key in said} == said
+    eight = table["away, eight tiles", "new statistics"]
+    assert (round(min(eight), 2), round(max(eight), 2)) == (0.76, 0.97)
+    assert all(abs(mean[case, "TENT"] - mean[case, "new statistics"]) < 0.01 for case, _ in mean)
