@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import adapt
+from helpers.data import ImageSets, load
 from helpers.grids import read_grid
 from helpers.runs import records, repo_root
 
@@ -115,3 +116,39 @@ def test_what_the_chapter_says_of_the_second_laboratory():
     eight = table["away, eight tiles", "new statistics"]
     assert (round(min(eight), 2), round(max(eight), 2)) == (0.76, 0.97)
     assert all(abs(mean[case, "TENT"] - mean[case, "new statistics"]) < 0.01 for case, _ in mean)
+
+
+def test_what_the_chapter_says_of_the_cameras():
+    runs = records("transfer_adapt")
+    assert {run["state"] for run in runs} == {"recorded"}
+    cup = {}  # (camera, row, statistics): mean over seeds and test images
+    for run in runs:
+        for way in ("as trained", "target"):
+            values = np.array(run["record"]["metrics"][f"cup, {way}"], float)
+            cup.setdefault((run["params"]["data"], run["params"]["row"], way), []).append(np.nanmean(values))
+    cup = {key: np.mean(values) for key, values in cup.items()}
+
+    def share(camera, row, way):
+        ends = (cup[camera, row, "as trained"] for row in ("source_only", "oracle"))
+        return round(adapt.share_of_gap(cup[camera, row, way], **dict(zip(("source", "oracle"), ends, strict=True))), 2)
+
+    assert all(cup["phantom", row, "target"] > 0.92 for row in rows("ADAPT"))
+    assert share("phantom", "source_only", "target") >= 1 and share("phantom", "adversary", "as trained") == 0.80
+    assert share("phantom", "mixed_norms", "as trained") == 0.66
+    said = dict(source_only=0.60, oracle=0.82, adversary=0.59, entropy=0.48)
+    assert {row: round(cup["public", row, "as trained"], 2) for row in said} == said
+    assert cup["public", "source_only", "target"] < cup["public", "source_only", "as trained"]
+    assert cup["public", "adversary", "target"] < cup["public", "adversary", "as trained"] - 0.1
+    said = dict(histogram_match=0.76, fourier=0.67, mean_teacher=0.65, jitter=0.62, polar=0.60)
+    assert {row: share("public", row, "as trained") for row in said} == said
+
+
+def test_recorded_eyes_are_those_that_are_made_now():
+    """A generator that changes makes records stale; their hash of the data tells."""
+    crop = dict(size=64, view="disc", target="disc")
+    now = ImageSets(
+        load("fundus", images=n, patients=n, scanner=name, seed=seed, **crop)
+        for n, name, seed in ((80, "zeiss", 1), (90, "drishti", 2))
+    )
+    made = [run["record"] for run in records("transfer_adapt") if run["params"]["data"] == "phantom"]
+    assert {(r["data"]["name"], r["data"]["hash"]) for r in made} == {(now.name, now.content_hash())}
