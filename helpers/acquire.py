@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
-CHUNK = 2**24  # numbers in a block of distances: 128 MB
+CHUNK = 2**20  # numbers in a block of distances: 8 MB
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def entropy(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
 def bald(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
     """The images on which the members disagree most, see `bald_scores`. Needs members."""
     rows = _candidates(pool, budget, "members")
-    return _highest(_of_images(bald_scores(pool.members[:, rows])), rows, budget, seed)
+    return _highest(_of_images(bald_scores(pool.members)[rows]), rows, budget, seed)
 
 
 def bald_scores(members: np.ndarray) -> np.ndarray:
@@ -88,7 +88,8 @@ def bald_scores(members: np.ndarray) -> np.ndarray:
     Members who are all unsure alike score 0; members who are sure, each of something else, score high.
     Source: Houlsby et al., arXiv 1112.5745, Eq. 2; with dropout Gal, Islam and Ghahramani, ICML 2017.
     """
-    return _entropy(members.mean(0), axis=1) - _entropy(members, axis=2).mean(0)
+    one_by_one = sum(_entropy(answers, axis=1) for answers in members)  # a member's answers fit into the cache
+    return _entropy(members.mean(0), axis=1) - one_by_one / len(members)
 
 
 def k_centre(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
@@ -96,16 +97,23 @@ def k_centre(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
 
     Source: Sener and Savarese, ICLR 2018, Algorithm 1.
     """
-    rows = _candidates(pool, budget)
-    x, picks = pool.features[rows], []
+    _candidates(pool, budget)
+    x, picks = pool.features, []
     squares = np.einsum("nd,nd->n", x, x)
-    nearest = _nearest(x, pool.features[pool.labelled])
+    nearest = _nearest(x, x[pool.labelled])
+    compared = np.zeros(len(x), int)  # with so many picks; a distance to the nearest can only fall with more of them
+    nearest[pool.labelled] = -1
     for _ in range(budget):
-        at = int(np.random.default_rng(seed).integers(len(x)) if np.isinf(nearest[0]) else nearest.argmax())
-        picks.append(at)
-        np.minimum(nearest, squares - 2 * (x @ x[at]) + squares[at], out=nearest)
-        nearest[picks] = -1  # an image is picked once, also where all are alike
-    return rows[picks]
+        block = 64
+        while compared[nearest.argmax()] < len(picks):  # only the farthest images need to be up to date
+            top = np.argpartition(nearest, -min(block, len(x)))[-block:]
+            distances = squares[top, None] - 2 * x[top] @ x[picks].T + squares[picks]
+            nearest[top] = np.minimum(nearest[top], distances.min(1))
+            compared[top], block = len(picks), 2 * block
+        first = np.isinf(nearest).all()
+        picks.append(int(np.random.default_rng(seed).integers(len(x)) if first else nearest.argmax()))
+        nearest[picks[-1]] = -1  # an image is picked once, also where all are alike
+    return np.array(picks, int)
 
 
 def badge(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
@@ -115,20 +123,20 @@ def badge(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
     the next are drawn by the squared distance to the nearest pick (k-means++). Distances come from products of the two
     factors, so the (N, C·D) gradients are never built. Source: Ash et al., ICLR 2020, Algorithm 1.
     """
-    rows = _candidates(pool, budget, "probs")
+    _candidates(pool, budget, "probs")
     if pool.probs.ndim != 2:
         raise ValueError(f"probs have shape {pool.probs.shape}; badge expects (N, C)")
-    rng, x, p, picks = np.random.default_rng(seed), pool.features[rows], pool.probs[rows], []
-    error = p - np.eye(p.shape[1])[p.argmax(1)]  # (n, C)
+    rng, x, p, taken = np.random.default_rng(seed), pool.features, pool.probs, list(pool.labelled)
+    error = p - np.eye(p.shape[1])[p.argmax(1)]  # (N, C)
     squares = np.einsum("nc,nc->n", error, error) * np.einsum("nd,nd->n", x, x)
     nearest = squares.copy()
     for turn in range(budget):
-        at = int(squares.argmax()) if turn == 0 and squares.any() else _draw(nearest, picks, rng)
-        picks.append(at)
+        nearest[taken] = 0
+        at = int(nearest.argmax()) if turn == 0 and nearest.any() else _draw(nearest, taken, rng)
+        taken.append(at)
         distances = squares - 2 * (error @ error[at]) * (x @ x[at]) + squares[at]
         np.minimum(nearest, distances.clip(min=0), out=nearest)
-        nearest[picks] = 0
-    return rows[picks]
+    return np.array(taken[len(pool.labelled) :], int)
 
 
 def typiclust(pool: Pool, budget: int, *, seed: int, neighbours: int = 20) -> np.ndarray:
@@ -250,11 +258,11 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def _draw(weights: np.ndarray, picks: list[int], rng: np.random.Generator) -> int:
-    """An index drawn by its weight; any but those picked, if all weights are 0."""
+def _draw(weights: np.ndarray, taken: list[int], rng: np.random.Generator) -> int:
+    """An index drawn by its weight; any but those taken, if all weights are 0."""
     if not weights.any():
         weights = np.ones(len(weights))
-        weights[picks] = 0
+        weights[taken] = 0
     sums = np.cumsum(weights)
     return int(np.searchsorted(sums / sums[-1], rng.random(), side="right"))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 from sklearn.metrics import cohen_kappa_score
 
 from helpers.acquire import Pool
@@ -16,11 +16,15 @@ from helpers.transfer import linear_probe
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says after a round: of the pool as in `Pool`, and measures of it on the test images, by name."""
+    """What a model says after a round: of the pool as in `Pool`, and measures of it on the test images, by name.
+
+    features (N, D): those of this model, if it has learned its own.
+    """
 
     probs: np.ndarray = field(repr=False)
     measures: dict[str, float]
     members: np.ndarray | None = field(default=None, repr=False)
+    features: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ def simulate(
     for turn in range(rounds + 1):
         answers.append(fit(order))
         if turn < rounds:
-            pool = Pool(features, order, probs=answers[-1].probs, members=answers[-1].members, truth=truth)
+            last = answers[-1]
+            own = features if last.features is None else last.features
+            pool = Pool(own, order, probs=last.probs, members=last.members, truth=truth)
             draws = int(np.random.default_rng([seed, turn]).integers(2**31))
             order = np.concatenate([order, strategy(pool, budget, seed=draws)])
     measures = {name: np.array([a.measures[name] for a in answers]) for name in answers[0].measures}
@@ -116,7 +122,7 @@ def stop_at(decisions: np.ndarray, *, agreement: float = 0.99, window: int = 3) 
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P values (n,) adjusted for n comparisons: the smallest times n, the next times n - 1, …; never falling, at most 1.
+    """P values (n,) adjusted for n comparisons: the smallest times n, the next times n - 1, and so on; at most 1.
 
     Source: Holm, Scand. J. Statist. 6, 1979. Raises ValueError for numbers outside 0…1.
     """
@@ -127,6 +133,17 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty(len(p))
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted
+
+
+def paired_gain(scores: Sequence[float], control: Sequence[float]) -> tuple[float, float]:
+    """Mean of scores - control (S,), paired by draw, and half the width of its 95 % interval (Student's t).
+
+    Raises ValueError for fewer than two draws or unequal numbers of them.
+    """
+    if len(scores) != len(control) or len(scores) < 2:
+        raise ValueError(f"{len(scores)} and {len(control)} scores; expected the same two or more draws")
+    gain = np.subtract(scores, control)
+    return float(gain.mean()), float(t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5)
 
 
 def who_beats_whom(scores: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

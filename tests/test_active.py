@@ -11,6 +11,7 @@ from helpers.active import (
     area,
     holm,
     labels_needed,
+    paired_gain,
     probe_probs,
     simulate,
     stop_at,
@@ -147,3 +148,13 @@ def test_rows_that_are_the_same_do_not_differ():
 def test_rows_that_cannot_be_paired_are_refused(rows):
     with pytest.raises(ValueError, match="expected the same two or more draws"):
         who_beats_whom(rows)
+
+
+def test_paired_gain_is_scipy_s_interval():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=6), rng.normal(size=6)
+    mean, half = paired_gain(a, b)
+    found = ttest_rel(a, b).confidence_interval(0.95)
+    np.testing.assert_allclose([mean - half, mean + half], [found.low, found.high])
+    with pytest.raises(ValueError, match="1 and 1 scores; expected the same two or more draws"):
+        paired_gain([1.0], [2.0])

@@ -1,0 +1,97 @@
+"""Play the expert: label, with buttons, the images that a strategy asks for, and see the learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ipywidgets
+import numpy as np
+
+from helpers.acquire import Pool
+from helpers.active import Answer
+from helpers.frontend import is_live
+from helpers.plots import COLOURS, draw_image, panels, show
+
+
+class Game:
+    """The loop of `simulate`, where a person answers: `asked` is the image in question, `tell` gives its label.
+
+    fit(labelled): an Answer of a new model, trained on the images with these indices and on their labels in `labels`
+    (N,), into which the game writes. measure: the name of what the curve (counts, scores) shows.
+    """
+
+    def __init__(
+        self,
+        strategy: Callable[..., np.ndarray],
+        fit: Callable[[np.ndarray], Answer],
+        features: np.ndarray,
+        labels: np.ndarray,
+        *,
+        measure: str,
+        start: Sequence[int],
+        budget: int,
+        seed: int,
+    ):
+        self.strategy, self.fit, self.features, self.labels = strategy, fit, features, labels
+        self.measure, self.budget, self.seed = measure, budget, seed
+        self.order, self.queue, self.counts, self.scores = list(start), [], [], []
+        self._learn()
+
+    @property
+    def asked(self) -> int | None:
+        """Index of the image in question; None when all have a label."""
+        return self.queue[0] if self.queue else None
+
+    def tell(self, label: int) -> None:
+        """Label the image in question; after a whole batch a new model is fitted, which asks for the next.
+
+        Raises ValueError when nothing is asked.
+        """
+        if self.asked is None:
+            raise ValueError(f"label {label} for no image; all {len(self.labels)} have one")
+        self.labels[self.asked] = label
+        self.order.append(self.queue.pop(0))
+        if not self.queue:
+            self._learn()
+
+    def _learn(self) -> None:
+        answer = self.fit(np.array(self.order))
+        self.counts.append(len(self.order))
+        self.scores.append(answer.measures[self.measure])
+        pool = Pool(self.features, np.array(self.order), probs=answer.probs, members=answer.members)
+        draws = int(np.random.default_rng([self.seed, len(self.order)]).integers(2**31))
+        self.queue = self.strategy(pool, min(self.budget, len(pool.unlabelled)), seed=draws).tolist()
+
+
+def play(game: Game, images: np.ndarray, names: Sequence[str]) -> ipywidgets.VBox | None:
+    """The game with a button for each class name; images (N, H, W) in 0…1. None, and no widget, where nobody plays."""
+    if not is_live():
+        return None
+    screen, buttons = ipywidgets.Output(), [ipywidgets.Button(description=name) for name in names]
+
+    def refresh() -> None:
+        screen.clear_output(wait=True)
+        with screen:
+            _draw(game, images)
+        for button in buttons:
+            button.disabled = game.asked is None
+
+    def press(label: int) -> None:
+        game.tell(label)
+        refresh()
+
+    for label, button in enumerate(buttons):
+        button.on_click(lambda _, label=label: press(label))
+    refresh()
+    return ipywidgets.VBox([screen, ipywidgets.HBox(buttons)])
+
+
+def _draw(game: Game, images: np.ndarray) -> None:
+    figure, axes = panels(1, 2, width=3)
+    if game.asked is None:
+        axes[0, 0].axis("off")
+    else:
+        draw_image(axes[0, 0], images[game.asked], title="What is this?")
+    axes[0, 1].plot(game.counts, game.scores, "o-", color=COLOURS["method"])
+    axes[0, 1].set(xlabel="labels", ylabel=game.measure, ylim=(0, 1))
+    show(figure, "The image in question, and the learning curve so far.", photograph=True)
