@@ -189,11 +189,11 @@ def class_balanced(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
     return np.array(picks, int)
 
 
-def foreground_random(pool: Pool, budget: int, *, seed: int, share: float = 2 / 3) -> np.ndarray:
+def foreground_random(pool: Pool, budget: int, *, seed: int, share: float = 1.0) -> np.ndarray:
     """Any images, but a `share` of them among those where the model finds a structure. Needs probs (N, C, H, W).
 
-    Class 0 is background. A model that finds nothing leaves a random choice.
-    Source: Lüth et al., nnActive, 2025 (there patches, and the true foreground).
+    Class 0 is background. Where the model finds too few, any images follow.
+    Source: Lüth et al., nnActive, 2025 (there patches, the true foreground, and a share of a third or two).
     """
     rows = _candidates(pool, budget, "probs")
     if pool.probs.ndim != 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,12 @@ def simulate(
     measures = {name: np.array([a.measures[name] for a in answers]) for name in answers[0].measures}
     counts = len(start) + budget * np.arange(rounds + 1)
     return Curve(order, counts, measures, np.stack([a.probs.argmax(1).astype(np.uint8) for a in answers]))
+
+
+def once(fit: Callable[[np.ndarray], Answer]) -> Callable[[np.ndarray], Answer]:
+    """The same `fit`, which remembers: strategies that start from the same images share their first model."""
+    remembered = functools.cache(lambda labelled: fit(np.array(labelled, int)))
+    return lambda labelled: remembered(tuple(labelled))
 
 
 def probe_probs(

@@ -166,13 +166,14 @@ def test_class_balanced_evens_out_what_is_there():
     assert sorted(rest) == pool.unlabelled.tolist()
 
 
-def test_foreground_random_takes_two_thirds_where_a_structure_is():
+def test_foreground_random_takes_its_share_where_a_structure_is():
     probs = np.zeros((60, 2, 4, 4))
     probs[:, 0] = 1
     probs[:12, :, 1, 1] = [0.2, 0.8]
     pool = Pool(np.ones((60, 1)), np.array([], int), probs=probs)
-    inside = [np.sum(acquire.foreground_random(pool, 12, seed=seed) < 12) for seed in range(20)]
+    inside = [np.sum(acquire.foreground_random(pool, 12, seed=seed, share=2 / 3) < 12) for seed in range(20)]
     assert min(inside) >= 8 and np.mean(inside) < 11
+    assert sorted(acquire.foreground_random(pool, 12, seed=0)) == list(range(12))
     nothing = Pool(np.ones((60, 1)), np.array([], int), probs=probs[12:][np.arange(60) % 48])
     assert len(set(acquire.foreground_random(nothing, 12, seed=0))) == 12
 

@@ -11,6 +11,7 @@ from helpers.active import (
     area,
     holm,
     labels_needed,
+    once,
     paired_gain,
     probe_probs,
     simulate,
@@ -55,6 +56,21 @@ def test_simulate_hands_the_model_and_the_truth_to_the_strategy():
     assert seen[0][3] != seen[1][3]  # each round has draws of its own
 
 
+def test_a_model_that_learns_features_shows_its_own():
+    seen = []
+
+    def look(pool, budget, *, seed):
+        seen.append(pool.features[0, 0])
+        return pool.unlabelled[:budget]
+
+    def fit(labelled):
+        own = np.full((9, 1), float(len(labelled)))
+        return Answer(np.full((9, 2), 0.5), {"score": 0.0}, features=own if len(labelled) > 1 else None)
+
+    simulate(look, fit, np.full((9, 1), -1.0), start=[0], budget=3, rounds=2, seed=0)
+    assert seen == [-1, 4]
+
+
 def test_a_simulation_is_the_same_again_and_another_with_another_seed():
     x, once = np.zeros((30, 1)), dict(start=[0], budget=5, rounds=3)
     orders = [simulate(acquire.random, told, x, **once, seed=seed).order.tolist() for seed in (0, 0, 1)]
@@ -65,6 +81,16 @@ def test_a_simulation_is_the_same_again_and_another_with_another_seed():
 def test_a_simulation_the_pool_is_too_small_for_is_refused_before_any_fit(budget, rounds):
     with pytest.raises(ValueError, match="at most 30 images in all"):
         simulate(acquire.random, lambda _: 1 / 0, np.zeros((30, 1)), start=[0, 1], budget=budget, rounds=rounds, seed=0)
+
+
+def test_strategies_with_the_same_start_share_its_model():
+    fitted = []
+    fit = once(lambda labelled: fitted.append(labelled.tolist()) or told(labelled))
+    game = dict(start=[0, 5], budget=4, rounds=2, seed=0)
+    for strategy in (acquire.random, evens_first):
+        simulate(strategy, fit, np.zeros((30, 1)), **game)
+    assert len(fitted) == 5 and fitted.count([0, 5]) == 1
+    assert fit(np.array([0, 5])) is fit([0, 5]) and len(fitted) == 5
 
 
 def test_a_probe_of_half_the_digits_tells_the_others():
