@@ -39,16 +39,18 @@ def pairs(images: int) -> dict:
     model = SklearnClassifier(LogisticRegression(max_iter=1000), classes=range(CLASSES)).fit(x, known)
     members = np.random.default_rng(1).dirichlet(np.ones(CLASSES), size=(MEMBERS, images))
     theirs = np.ascontiguousarray(np.moveaxis(members, 0, -1))  # (N, C, M), baal's layout
-    pool = Pool(x, np.arange(LABELLED), probs=model.predict_proba(x), members=members)
-    free = Pool(x, np.array([], int), members=members)
+    probs, labelled, none = model.predict_proba(x), np.arange(LABELLED), np.array([], int)
     query = dict(X=x, y=known, batch_size=PICKS)
     return {
-        "k_centre": (lambda: acquire.k_centre(pool, PICKS, seed=0), lambda: CoreSet(random_state=0).query(**query)),
+        "k_centre": (
+            lambda: acquire.k_centre(Pool(x, labelled), PICKS, seed=0),
+            lambda: CoreSet(random_state=0).query(**query),
+        ),
         "badge": (
-            lambda: acquire.badge(pool, PICKS, seed=0),
+            lambda: acquire.badge(Pool(x, labelled, probs=probs), PICKS, seed=0),
             lambda: Badge(random_state=0).query(**query, clf=model, fit_clf=False),
         ),
-        "bald": (lambda: acquire.bald(free, PICKS, seed=0), lambda: BALD()(theirs)[:PICKS]),
+        "bald": (lambda: acquire.bald(Pool(x, none, members=members), PICKS, seed=0), lambda: BALD()(theirs)[:PICKS]),
     }
 
 

@@ -108,7 +108,7 @@ def k_centre(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
         while compared[nearest.argmax()] < len(picks):  # only the farthest images need to be up to date
             top = np.argpartition(nearest, -min(block, len(x)))[-block:]
             distances = squares[top, None] - 2 * x[top] @ x[picks].T + squares[picks]
-            nearest[top] = np.minimum(nearest[top], distances.min(1))
+            nearest[top] = np.minimum(nearest[top], distances.min(1).clip(min=0))
             compared[top], block = len(picks), 2 * block
         first = np.isinf(nearest).all()
         picks.append(int(np.random.default_rng(seed).integers(len(x)) if first else nearest.argmax()))
@@ -120,8 +120,9 @@ def badge(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
     """Images with large and different gradients of the last layer. Needs probs (N, C).
 
     The gradient, if the most probable class were true, is (p - onehot) ⊗ features. The first pick has the longest one;
-    the next are drawn by the squared distance to the nearest pick (k-means++). Distances come from products of the two
-    factors, so the (N, C·D) gradients are never built. Source: Ash et al., ICLR 2020, Algorithm 1.
+    the next are drawn by the squared distance to the nearest pick, or to zero if that is nearer, as in scikit-activeml
+    (k-means++). Distances come from products of the two factors, so the (N, C·D) gradients are never built.
+    Source: Ash et al., ICLR 2020, Algorithm 1; there zero does not count.
     """
     _candidates(pool, budget, "probs")
     if pool.probs.ndim != 2:
@@ -189,17 +190,18 @@ def class_balanced(pool: Pool, budget: int, *, seed: int) -> np.ndarray:
     return np.array(picks, int)
 
 
-def foreground_random(pool: Pool, budget: int, *, seed: int, share: float = 1.0) -> np.ndarray:
+def foreground_random(pool: Pool, budget: int, *, seed: int, share: float = 1.0, smallest: float = 0.005) -> np.ndarray:
     """Any images, but a `share` of them among those where the model finds a structure. Needs probs (N, C, H, W).
 
-    Class 0 is background. Where the model finds too few, any images follow.
+    Class 0 is background; what covers less than `smallest` of the pixels is a stray, no structure. Where the model
+    finds too few, any images follow.
     Source: Lüth et al., nnActive, 2025 (there patches, the true foreground, and a share of a third or two).
     """
     rows = _candidates(pool, budget, "probs")
     if pool.probs.ndim != 4:
         raise ValueError(f"probs have shape {pool.probs.shape}; foreground_random expects (N, C, H, W)")
     mixed = np.random.default_rng(seed).permutation(rows)
-    found = (pool.probs[mixed].argmax(1) > 0).any((1, 2))
+    found = (pool.probs[mixed].argmax(1) > 0).mean((1, 2)) >= smallest
     first = mixed[found][: round(share * budget)]
     return np.concatenate([first, mixed[~np.isin(mixed, first)][: budget - len(first)]])
 
@@ -254,7 +256,8 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     for start in range(0, len(x) if len(centres) else 0, step):
         part = x[start : start + step]
         products = part @ centres.T  # (n, k)
-        nearest[start : start + step] = (squares - 2 * products).min(1) + np.einsum("nd,nd->n", part, part)
+        distances = (squares - 2 * products).min(1) + np.einsum("nd,nd->n", part, part)
+        nearest[start : start + step] = distances.clip(min=0)
     return nearest
 
 

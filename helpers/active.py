@@ -61,24 +61,40 @@ def simulate(
             f"{len(start)} images to start, {rounds} rounds with budget {budget}; expected a budget of 1 or more, "
             f"and at most {len(features)} images in all"
         )
-    order, answers = np.asarray(start, int), []
+    order, measured, decisions = np.asarray(start, int), [], []
     for turn in range(rounds + 1):
-        answers.append(fit(order))
+        answer = fit(order)
+        measured.append(answer.measures)
+        decisions.append(answer.probs.argmax(1).astype(np.uint8))
         if turn < rounds:
-            last = answers[-1]
-            own = features if last.features is None else last.features
-            pool = Pool(own, order, probs=last.probs, members=last.members, truth=truth)
-            draws = int(np.random.default_rng([seed, turn]).integers(2**31))
-            order = np.concatenate([order, strategy(pool, budget, seed=draws)])
-    measures = {name: np.array([a.measures[name] for a in answers]) for name in answers[0].measures}
+            picks = ask(strategy, answer, features, order, budget, seed=seed, turn=turn, truth=truth)
+            order = np.concatenate([order, picks])
+    measures = {name: np.array([values[name] for values in measured]) for name in measured[0]}
     counts = len(start) + budget * np.arange(rounds + 1)
-    return Curve(order, counts, measures, np.stack([a.probs.argmax(1).astype(np.uint8) for a in answers]))
+    return Curve(order, counts, measures, np.stack(decisions))
 
 
-def once(fit: Callable[[np.ndarray], Answer]) -> Callable[[np.ndarray], Answer]:
-    """The same `fit`, which remembers: strategies that start from the same images share their first model."""
-    remembered = functools.cache(lambda labelled: fit(np.array(labelled, int)))
-    return lambda labelled: remembered(tuple(labelled))
+def ask(
+    strategy: Callable[..., np.ndarray],
+    answer: Answer,
+    features: np.ndarray,
+    labelled: np.ndarray,
+    budget: int,
+    *,
+    seed: int,
+    turn: int,
+    truth: np.ndarray | None = None,
+) -> np.ndarray:
+    """What a strategy asks for in round `turn`, (budget,) indices; features are the model's own, if it has any."""
+    own = features if answer.features is None else answer.features
+    pool = Pool(own, labelled, probs=answer.probs, members=answer.members, truth=truth)
+    return strategy(pool, budget, seed=int(np.random.default_rng([seed, turn]).integers(2**31)))
+
+
+def once(fit: Callable[[np.ndarray], Answer], start: Sequence[int]) -> Callable[[np.ndarray], Answer]:
+    """The same `fit`, but the model of the images `start`, which strategies share, is fitted once."""
+    first = functools.cache(lambda: fit(np.asarray(start, int)))
+    return lambda labelled: first() if np.array_equal(labelled, start) else fit(labelled)
 
 
 def probe_probs(

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import ipywidgets
 import numpy as np
 
-from helpers.acquire import Pool
-from helpers.active import Answer
+from helpers.active import Answer, ask
 from helpers.frontend import is_live
 from helpers.plots import COLOURS, draw_image, panels, show
 
@@ -58,13 +57,16 @@ class Game:
         answer = self.fit(np.array(self.order))
         self.counts.append(len(self.order))
         self.scores.append(answer.measures[self.measure])
-        pool = Pool(self.features, np.array(self.order), probs=answer.probs, members=answer.members)
-        draws = int(np.random.default_rng([self.seed, len(self.order)]).integers(2**31))
-        self.queue = self.strategy(pool, min(self.budget, len(pool.unlabelled)), seed=draws).tolist()
+        known, turn = np.array(self.order), len(self.counts) - 1
+        budget = min(self.budget, len(self.labels) - len(known))
+        self.queue = ask(self.strategy, answer, self.features, known, budget, seed=self.seed, turn=turn).tolist()
 
 
 def play(game: Game, images: np.ndarray, names: Sequence[str]) -> ipywidgets.VBox | None:
-    """The game with a button for each class name; images (N, H, W) in 0…1. None, and no widget, where nobody plays."""
+    """The game with a button for each class name; images (N, H, W) or (N, H, W, 3) in 0…1.
+
+    None, and no widget, where nobody plays.
+    """
     if not is_live():
         return None
     screen, buttons = ipywidgets.Output(), [ipywidgets.Button(description=name) for name in names]

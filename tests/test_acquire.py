@@ -129,6 +129,13 @@ def test_k_centre_spreads_over_clusters():
     assert sorted(acquire.k_centre(pool, 4, seed=0) // 10) == [1, 2, 3, 4]
 
 
+def test_k_centre_passes_over_near_duplicates_of_float32():
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(1000, 1, size=(20, 64)), 5, axis=0).astype(np.float32)
+    picks = acquire.k_centre(Pool(x, np.arange(5)), 95, seed=0)
+    assert sorted(picks) == list(range(5, 100)) and len(set(picks[:19] // 5)) == 19
+
+
 def test_k_centre_in_blocks_is_k_centre_in_one(monkeypatch):
     pool = pool_of(labelled=range(0, 20, 2))
     whole = acquire.k_centre(pool, 10, seed=0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from helpers import acquire, game
-from helpers.active import Answer
+from helpers.active import Answer, simulate
 from helpers.game import Game, play
 
 
@@ -27,6 +27,15 @@ def test_a_batch_of_answers_makes_a_point_of_the_curve():
     assert one.labels[first] == 0 and one.asked not in (0, first) and one.counts == [1]
     one.tell(1)
     assert one.counts == [1, 3] and one.scores == [1.0, pytest.approx(2 / 3)]
+
+
+def test_a_game_told_the_truth_is_the_simulation():
+    truth = np.array([1, 0, 1, 1, 0, 1])
+    curve = simulate(acquire.random, fitted_to(truth), np.zeros((6, 1)), start=[0], budget=2, rounds=2, seed=0)
+    one = new_game()
+    while one.asked is not None and len(one.order) < 5:
+        one.tell(truth[one.asked])
+    assert one.order == curve.order.tolist() and one.scores == curve.measures["score"].tolist()
 
 
 def test_the_last_batch_is_what_is_left_and_then_nothing_is_asked():
