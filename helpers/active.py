@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import t, ttest_rel
 from sklearn.metrics import cohen_kappa_score
+from threadpoolctl import threadpool_limits
 
 from helpers.acquire import Pool
 from helpers.transfer import linear_probe
@@ -39,6 +40,8 @@ class Curve:
     decisions: np.ndarray = field(repr=False)
 
 
+# Thousands of small products: sharing each of them between two threads takes longer than doing it.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def simulate(
     strategy: Callable[..., np.ndarray],
     fit: Callable[[np.ndarray], Answer],
