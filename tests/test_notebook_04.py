@@ -3,11 +3,13 @@
 import nbformat
 import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 
 from helpers import acquire, active
 from helpers.acquire import Pool
+from helpers.active import paired_gain
 from helpers.grids import read_grid
-from helpers.runs import repo_root
+from helpers.runs import records, repo_root
 
 CHAPTER = repo_root() / "notebooks" / "04_active_learning.ipynb"
 
@@ -46,3 +48,58 @@ def test_runs_of_the_grid_are_rows_of_the_chapter():
     tables = {"probe": three, "finetune": three, "slices": two}
     assert found == {(row, data, seed) for row, places in tables.items() for data in places for seed in range(5, 10)}
     assert len(runs) == len(found)
+
+
+def test_what_the_chapter_says_of_recorded_runs():
+    runs = records("active_learning")
+    assert {run["state"] for run in runs} == {"recorded"}
+    table = {}  # (row, data, name of the metric): one value per draw, in the order of the seeds
+    for run in runs:
+        for name, value in run["record"]["metrics"].items():
+            table.setdefault((run["params"]["row"], run["params"]["data"], name), []).append(value)
+
+    def gain(row, data, strategy, pool=""):
+        pair = [table[row, data, f"{pool}{name}: area"] for name in (strategy, "random")]
+        return [*paired_gain(*pair), ttest_rel(*pair).pvalue]
+
+    def shown(row, data, pool=""):
+        """Strategies whose difference from random survives Holm's correction within the column."""
+        key = f"{pool}random: area"
+        others = [m for m in acquire.STRATEGIES if m != "random" and (row, data, f"{pool}{m}: area") in table]
+        assert len(table[row, data, key]) == 5
+        adjusted = active.holm([gain(row, data, m, pool)[2] for m in others])
+        return {m for m, p in zip(others, adjusted, strict=True) if p < 0.05}
+
+    places = ("phantom", "public", "sample")
+    assert [shown("probe", data) for data in places] == [set(), set(), {"entropy"}]
+    assert [shown("finetune", data) for data in places] == [set(), set(), set()]
+    doubt = [round(gain("probe", "sample", m)[0], 2) for m in ("entropy", "least_confidence", "margin", "suggestive")]
+    assert doubt == [-0.05, -0.04, -0.03, -0.05]
+    three = [table["probe", "public", f"{m}: area"] for m in ("least_confidence", "margin", "entropy")]
+    assert three[0] == three[1] == three[2]
+    assert [round(gain("probe", data, "k_centre", "rare ")[0], 2) for data in places] == [0.08, 0.06, 0.15]
+    for data, margin, badge in (("phantom", 0.01, 0.02), ("sample", 0.14, 0.14)):
+        found = [round(gain("probe", data, m, "rare ")[0], 2) for m in ("margin", "badge")]
+        assert found == [margin, badge]
+    assert round(gain("probe", "sample", "k_centre", "copies ")[0], 2) == 0.06
+    assert [shown("probe", data, "copies ") for data in places] == [set(), set(), {"k_centre"}]
+    mean, half, _ = gain("probe", "phantom", "margin", "noisy expert ")
+    assert round(mean, 2) == -0.09 and half > -mean
+
+
+def test_what_the_chapter_says_of_recorded_slices():
+    places = {"phantom": [], "public": []}
+    for run in records("active_learning"):
+        if run["params"]["row"] == "slices":
+            places[run["params"]["data"]].append(run["record"]["metrics"])
+    ends = {
+        place: {m: [one[f"{m}: Dice"][-1] for one in found] for m in ("random", "entropy", "k_centre")}
+        for place, found in places.items()
+    }
+    assert [len(found) for found in places.values()] == [5, 5]
+    for place, m, told in (("public", "entropy", (-0.03, 0.02)), ("phantom", "k_centre", (-0.05, 0.04))):
+        assert tuple(round(v, 2) for v in paired_gain(ends[place][m], ends[place]["random"])) == told
+    outlined = [one["k_centre: outlined"][-1] for one in places["phantom"]]
+    assert all(38 <= count <= 40 for count in outlined)
+    falls = [np.diff(one["entropy: Dice"]).min() for found in places.values() for one in found]
+    assert round(min(falls), 2) == -0.02
