@@ -94,6 +94,27 @@ def closed_path(cost: np.ndarray, *, smooth: int = 1) -> np.ndarray:
     return np.array(path[::-1])
 
 
+def optimal_path(cost: np.ndarray, *, smooth: int = 1) -> np.ndarray:
+    """The cheapest path from the left to the right of a cost (H, W): one row index (W,) per column, exactly optimal.
+
+    Neighbouring columns differ by at most `smooth` rows. Dynamic programming, as in `closed_path`, which ends where it
+    began. Source: Sonka, Hlavac & Boyle, Image Processing, Analysis, and Machine Vision: border detection by dynamic
+    programming. Raises ValueError for an empty or infinite cost, NaN, `smooth` < 1.
+    """
+    cost = _finite(cost, "cost")
+    if int(smooth) != smooth or smooth < 1:
+        raise ValueError(f"smooth is {smooth}; expected a whole number of rows >= 1")
+    smooth = min(int(smooth), len(cost))
+    best = [cost[:, 0]]  # best[c][r]: the cheapest way from anywhere on the left to row r of column c
+    for step in cost.T[1:]:
+        best.append(ndimage.minimum_filter1d(best[-1], 2 * smooth + 1, mode="constant", cval=np.inf) + step)
+    path = [int(best[-1].argmin())]
+    for before in best[-2::-1]:
+        low = max(path[-1] - smooth, 0)
+        path.append(low + int(before[low : path[-1] + smooth + 1].argmin()))
+    return np.array(path[::-1])
+
+
 def graph_search(
     cost: np.ndarray, centre: tuple[float, float], *, angles: int = 90, radii: np.ndarray | None = None, smooth: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:

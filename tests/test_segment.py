@@ -12,6 +12,7 @@ from helpers.segment import (
     graph_search,
     k_means,
     largest,
+    optimal_path,
     random_walker,
     refine_by_contour,
     region_growing,
@@ -178,6 +179,26 @@ def test_closure_costs_something():
     assert (closed_path(cost, smooth=7) == np.arange(8)).all()
 
 
+@pytest.mark.parametrize(("rows", "columns", "smooth"), [(5, 6, 1), (6, 5, 2), (4, 3, 10**9), (1, 4, 1), (5, 1, 1)])
+def test_optimal_path_equals_brute_force(rows, columns, smooth):
+    paths = np.array(list(itertools.product(range(rows), repeat=columns)))
+    paths = paths[(np.abs(np.diff(paths, axis=1)) <= smooth).all(1)]
+    for seed in range(10):
+        cost = noise(rows, columns, seed=seed)
+        path = optimal_path(cost, smooth=smooth)
+        totals = cost[paths, np.arange(columns)].sum(1)
+        assert (path == paths[totals.argmin()]).all()
+
+
+def test_optimal_path_finds_a_layer_in_noise():
+    """A wavy bright layer, dark below it, as noisy as it is bright: its border to within a pixel."""
+    border = np.round(30 + 5 * np.sin(np.arange(64) / 10)).astype(int)
+    image = (border > ROWS) + 0.7 * noise(64, 64)
+    rows = optimal_path(np.cumsum(0.5 - image, axis=0)[:-1], smooth=1)  # bright above, dark below: lowest at the border
+    assert np.abs(rows + 1 - border).mean() < 1
+    assert np.abs(np.diff(image, axis=0).argmin(0) + 1 - border).mean() > 5  # each column by itself: lost
+
+
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
 def test_graph_search_recovers_a_noisy_disc(sigma):
     image = disc(18) + 0.5 * noise(64, 64)
@@ -320,6 +341,9 @@ def test_bad_seeds_are_refused(grow):
         (lambda: closed_path(np.ones((4, 0))), r"cost of shape \(4, 0\)"),
         (lambda: closed_path(IMAGE, smooth=0), "smooth is 0; expected a whole number of radius steps >= 1"),
         (lambda: closed_path(IMAGE, smooth=1.5), "smooth is 1.5; expected a whole number"),
+        (lambda: optimal_path(NAN), "cost of shape .* NaN"),
+        (lambda: optimal_path(np.ones((0, 4))), r"cost of shape \(0, 4\)"),
+        (lambda: optimal_path(IMAGE, smooth=0), "smooth is 0; expected a whole number of rows >= 1"),
         (lambda: graph_search(NAN, (1, 1)), "cost of shape .* NaN"),
         (lambda: graph_search(COST, (4, 4), smooth=0), "smooth is 0; expected"),
         (lambda: graph_search(COST, (4, 9)), r"centre is \[4.0, 9.0\]; expected \(row, col\) inside"),
