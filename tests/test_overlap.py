@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.metrics import DiceMetric, compute_hausdorff_distance
 
-from helpers.overlap import dice, hd95, patient_means, slice_dice, volume_dice
+from helpers.overlap import dice, hd95, matched_f1, patient_means, slice_dice, volume_dice
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,3 +144,20 @@ def test_hd95_and_volume_dice_refuse_what_does_not_fit():
             hd95(a, a, spacing=spacing)
     with pytest.raises(ValueError, match=r"volumes have shape \(3,\); expected one per slice, \(2,\)"):
         volume_dice(a, a, np.zeros(3))
+
+
+def test_matched_f1_by_hand():
+    truth, found = np.zeros((2, 8, 12), int)
+    truth[0:4, 0:4], truth[0:4, 6:10], truth[6:8, 0:2] = 1, 2, 7  # numbers need not follow each other
+    assert matched_f1(truth, truth) == 1 and np.isnan(matched_f1(found, found))
+    assert matched_f1(found, truth) == matched_f1(truth, found) == 0
+    found[0:4, 0:3], found[0:4, 6:8], found[5:8, 5:8] = 3, 1, 2  # IoU 12/16; 8/16, which is not more than half; none
+    assert matched_f1(found, truth) == pytest.approx(2 * 1 / (3 + 3))
+    merged = (truth > 0).astype(int)  # all as one region: it overlaps the largest object by 16 of 36
+    assert matched_f1(merged, truth) == 0
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4)), np.full((4, 4), -1), np.zeros((4, 5), int)])
+def test_matched_f1_refuses_what_are_no_numbered_regions(wrong):
+    with pytest.raises(ValueError, match=r"found has shape .*; expected integers of 0 or more, both of shape \(4, 4\)"):
+        matched_f1(wrong, np.zeros((4, 4), int))
