@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
@@ -31,6 +33,24 @@ def build(name: str, *, weights: bool = True, classes: int = 1000, seed: int = 0
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
             network.load_state_dict(state)
         return Backbone(name, network, classes=classes)
+
+
+@torch.inference_mode()
+def frozen_features(backbone: nn.Module, images: Tensor, *, smallest: int = 64, batch_size: int = 50) -> np.ndarray:
+    """What the last layer of a backbone gets, (N, D), of images (N, 1 or 3, H, W) in 0…1; in evaluation mode.
+
+    Images with a side below `smallest` pixels are enlarged to a square of that size: a pretrained network halves its
+    maps five times. Raises ValueError for no images.
+    """
+    if not len(images):
+        raise ValueError("no images; expected at least one")
+    if min(images.shape[2:]) < smallest:
+        images = F.interpolate(images, size=smallest, mode="bilinear")
+    training = backbone.training
+    backbone.eval()
+    found = [backbone.features(part) for part in images.split(batch_size)]
+    backbone.train(training)
+    return torch.cat(found).numpy()
 
 
 class Backbone(nn.Module):

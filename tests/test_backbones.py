@@ -7,7 +7,7 @@ from torch import nn
 from torchvision import models
 
 from helpers import backbones
-from helpers.backbones import build
+from helpers.backbones import build, frozen_features
 from helpers.transfer import layerwise
 
 SMALL = "shufflenet_v2_x0_5"
@@ -40,6 +40,19 @@ def test_features_and_logits_are_those_of_torchvision_on_normalised_images(publi
         torch.testing.assert_close(network.fc(features), network((images() - mean) / std))
         torch.testing.assert_close(model(images()), model.last(features))
     assert model(images()).shape == (2, 4)
+
+
+def test_frozen_features_are_those_of_the_backbone_in_evaluation():
+    model = build(SMALL, weights=False).train()
+    found = frozen_features(model, images(1), batch_size=1)
+    assert model.training and found.shape == (2, 1024)
+    with torch.no_grad():
+        np.testing.assert_allclose(found, model.eval().features(images(1)), rtol=1e-4, atol=1e-5)
+        enlarged = torch.nn.functional.interpolate(images(1)[..., :20, :20], size=64, mode="bilinear")
+        small = frozen_features(model, images(1)[..., :20, :20])
+        np.testing.assert_allclose(small, model.features(enlarged), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="no images; expected at least one"):
+        frozen_features(model, images()[:0])
 
 
 def test_weights_are_checked_and_never_unpickled(published):
