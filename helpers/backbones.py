@@ -50,7 +50,7 @@ def frozen_features(backbone: nn.Module, images: Tensor, *, smallest: int = 64, 
     backbone.eval()
     found = [backbone.features(part) for part in images.split(batch_size)]
     backbone.train(training)
-    return torch.cat(found).numpy()
+    return torch.cat(found).cpu().numpy()
 
 
 class Backbone(nn.Module):

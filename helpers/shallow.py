@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -108,9 +107,7 @@ def feature_table(
     masks = np.ones(images.shape, bool) if masks is None else np.asarray(masks) > 0
     if masks.shape != images.shape:
         raise ValueError(f"masks have shape {masks.shape}; expected {images.shape} as the images")
-    with warnings.catch_warnings():  # a constant image has no correlation: graycoprops defines it as 1, and says so
-        warnings.simplefilter("ignore", RuntimeWarning)
-        rows = [_row(image, mask, kinds) for image, mask in zip(images.astype(float), masks, strict=True)]
+    rows = [_row(image, mask, kinds) for image, mask in zip(images.astype(float), masks, strict=True)]
     return np.array([list(row.values()) for row in rows]), list(rows[0])
 
 

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from skimage import segmentation
+from skimage import graph, segmentation
 
 from helpers import crf, segment
 from helpers.segment import (
@@ -179,15 +179,24 @@ def test_closure_costs_something():
     assert (closed_path(cost, smooth=7) == np.arange(8)).all()
 
 
-@pytest.mark.parametrize(("rows", "columns", "smooth"), [(5, 6, 1), (6, 5, 2), (4, 3, 10**9), (1, 4, 1), (5, 1, 1)])
+@pytest.mark.parametrize(("rows", "columns", "smooth"), [(5, 6, 1), (6, 5, 2), (4, 3, 10**12), (1, 4, 1), (5, 1, 1)])
 def test_optimal_path_equals_brute_force(rows, columns, smooth):
     paths = np.array(list(itertools.product(range(rows), repeat=columns)))
     paths = paths[(np.abs(np.diff(paths, axis=1)) <= smooth).all(1)]
     for seed in range(10):
-        cost = noise(rows, columns, seed=seed)
+        cost = noise(rows, columns, seed=seed) + 4 * (seed % 2)  # of both signs, and positive
         path = optimal_path(cost, smooth=smooth)
         totals = cost[paths, np.arange(columns)].sum(1)
         assert (path == paths[totals.argmin()]).all()
+
+
+@pytest.mark.parametrize("smooth", [1, 3])
+def test_optimal_path_is_that_of_skimage(smooth):
+    cost = noise(40, 60, seed=smooth) + 6  # it knows no negative costs
+    found = graph.MCP(cost, offsets=[(step, 1) for step in range(-smooth, smooth + 1)])
+    totals, _ = found.find_costs([(row, 0) for row in range(40)])
+    expected = found.traceback((totals[:, -1].argmin(), 59))
+    assert optimal_path(cost, smooth=smooth).tolist() == [row for row, _ in expected]
 
 
 def test_optimal_path_finds_a_layer_in_noise():
@@ -344,6 +353,7 @@ def test_bad_seeds_are_refused(grow):
         (lambda: optimal_path(NAN), "cost of shape .* NaN"),
         (lambda: optimal_path(np.ones((0, 4))), r"cost of shape \(0, 4\)"),
         (lambda: optimal_path(IMAGE, smooth=0), "smooth is 0; expected a whole number of rows >= 1"),
+        (lambda: optimal_path(IMAGE, smooth=1.5), "smooth is 1.5; expected a whole number of rows"),
         (lambda: graph_search(NAN, (1, 1)), "cost of shape .* NaN"),
         (lambda: graph_search(COST, (4, 4), smooth=0), "smooth is 0; expected"),
         (lambda: graph_search(COST, (4, 9)), r"centre is \[4.0, 9.0\]; expected \(row, col\) inside"),

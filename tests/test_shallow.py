@@ -67,6 +67,7 @@ def test_shape_of_a_disc_and_of_a_bar():
     found = values(drawn(side=64), "shape", mask)
     assert found["area"] == pytest.approx(mask.mean()) and found["components"] == 1
     assert found["circularity"] > 0.9 and found["eccentricity"] < 0.1 and found["solidity"] > 0.95
+    assert found["perimeter"] == pytest.approx(2 * np.pi * 12 / 64, rel=0.1)  # in sides of the image
     mask[:] = False
     mask[10:12, 5:45], mask[50, 50] = True, True  # and one pixel apart
     bar = values(drawn(side=64), "shape", mask)
