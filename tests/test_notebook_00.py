@@ -2,10 +2,10 @@
 
 import itertools
 
-import nbformat
 import nibabel
 import numpy as np
 import pytest
+from chapter import cells
 from skimage.transform import resize
 
 from helpers.data import xray
@@ -13,12 +13,6 @@ from helpers.runner import run_notebook
 from helpers.runs import read_record, repo_root
 
 CHAPTER = repo_root() / "notebooks" / "00_medical_images.ipynb"
-
-
-def cells(tag: str) -> list[str]:
-    """Sources of the code cells of the chapter that have a tag."""
-    book = nbformat.read(CHAPTER, as_version=4)
-    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
 
 
 def rotation(rng: np.random.Generator, degrees: float) -> np.ndarray:
@@ -30,7 +24,7 @@ def rotation(rng: np.random.Generator, degrees: float) -> np.ndarray:
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_to_ras_equals_nibabel_for_all_orientations(order):
     namespace = {"np": np}
-    exec(cells("idea")[0], namespace)
+    exec(cells(CHAPTER, "idea")[0], namespace)
     rng = np.random.default_rng(0)
     for signs, degrees in itertools.product(itertools.product((1, -1), repeat=3), (0, 10, 25)):
         affine, volume = np.eye(4), rng.random((3, 4, 5))
@@ -47,9 +41,9 @@ def test_to_ras_equals_nibabel_for_all_orientations(order):
 @pytest.mark.parametrize("number", range(3))
 def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
     namespace = {"np": np, "resize": resize}
-    exec(cells("exercise")[number], namespace)
+    exec(cells(CHAPTER, "exercise")[number], namespace)
     assert capsys.readouterr().out == "not yet\n"
-    exec(cells("solution")[number], namespace)
+    exec(cells(CHAPTER, "solution")[number], namespace)
     assert capsys.readouterr().out == "correct\n"
 
 

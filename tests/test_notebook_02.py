@@ -4,6 +4,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from chapter import cells
 
 from helpers import losses
 from helpers.data import load
@@ -14,15 +15,9 @@ from helpers.runs import records, records_in, repo_root
 CHAPTER = repo_root() / "notebooks" / "02_weak_supervision.ipynb"
 
 
-def cells(tag: str) -> list[str]:
-    """Sources of the code cells of the chapter that have a tag."""
-    book = nbformat.read(CHAPTER, as_version=4)
-    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
-
-
 @pytest.fixture
 def size_loss():
-    (source,) = cells("idea")
+    (source,) = cells(CHAPTER, "idea")
     namespace = {"torch": torch}
     exec(source, namespace)
     return namespace["size_loss"]
@@ -70,7 +65,7 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
     drawn = {"full": full, "eroded": patch, "box": full, "scribble": full, "point": patch, "centroid": patch}
     namespace = {"np": np, "torch": torch, "losses": losses, "drawn": drawn, "shown": 0}
     for tag, answer in (("exercise", "not yet"), ("solution", "correct")):
-        exec(cells(tag)[number], namespace)
+        exec(cells(CHAPTER, tag)[number], namespace)
         assert capsys.readouterr().out.strip() == answer
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from chapter import cells
 from torch import nn
 
 from helpers import adapt
@@ -16,14 +17,8 @@ from helpers.runs import records, repo_root
 CHAPTER = repo_root() / "notebooks" / "03_transfer_learning.ipynb"
 
 
-def cells(tag: str) -> list[str]:
-    """Sources of the code cells of the chapter that have a tag."""
-    book = nbformat.read(CHAPTER, as_version=4)
-    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
-
-
 def test_adversary_written_out_equals_the_helper():
-    (source,) = cells("idea")
+    (source,) = cells(CHAPTER, "idea")
     namespace = {"torch": torch, "F": F}
     exec(source, namespace)
     judges = [adapt.discriminator(classes=3, width=4, seed=1) for _ in range(2)]
@@ -73,7 +68,7 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
     namespace["reader"] = Reader()
     with torch.no_grad():
         for tag, answer in (("exercise", "not yet"), ("solution", "correct")):
-            exec(cells(tag)[number], namespace)
+            exec(cells(CHAPTER, tag)[number], namespace)
             assert capsys.readouterr().out.strip() == answer
 
 

@@ -1,30 +1,25 @@
 """Chapter 05: its idea equals the helper, exercises can be solved, its grid and texts fit what it ran."""
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from chapter import cells, prose, recorded
 from scipy.stats import ttest_rel
 
 from helpers.active import holm, paired_gain
 from helpers.attention import SqueezeExcitation
 from helpers.grids import read_grid
 from helpers.mil import mil, segment_softmax
-from helpers.runs import records, repo_root
+from helpers.runs import repo_root
 
 NETS = ("plain", "gate", "gate sum", "se", "se sum", "cbam", "cbam sum", "wide")
+TRUST = ("pointing game", "AUPRC")
 CHAPTER = repo_root() / "notebooks" / "05_attention.ipynb"
-
-
-def cells(tag: str) -> list[str]:
-    """Sources of the code cells of the chapter that have a tag."""
-    book = nbformat.read(CHAPTER, as_version=4)
-    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_gated_attention_written_out_equals_the_helper(seed):
-    (source,) = cells("idea")
+    (source,) = cells(CHAPTER, "idea")
     namespace = {"torch": torch}
     exec(source, namespace)
     rng, model = np.random.default_rng(seed), mil(6, hidden=8, seed=seed)
@@ -45,7 +40,7 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
     first = {"np": np, "torch": torch, "SqueezeExcitation": SqueezeExcitation, "segment_softmax": segment_softmax}
     namespace = first | {"cost": lambda net, *inputs: (sum(p.numel() for p in net.parameters()), 0)}
     for tag, answer in (("exercise", "not yet"), ("solution", "correct")):
-        exec(cells(tag)[number], namespace)
+        exec(cells(CHAPTER, tag)[number], namespace)
         assert capsys.readouterr().out.strip() == answer
 
 
@@ -57,85 +52,113 @@ def test_runs_of_the_grid_are_rows_of_the_chapter():
     assert len(runs) == len(found)
 
 
-def recorded():
-    """(row, data, name of the metric): values of the five draws, in the order of the seeds."""
-    runs, table = records("attention"), {}
-    assert {run["state"] for run in runs} == {"recorded"}
-    for run in runs:
-        for name, value in run["record"]["metrics"].items():
-            table.setdefault((run["params"]["row"], run["params"]["data"], name), []).append(value)
-    assert {len(values) for values in table.values()} == {5}
-    return {key: np.array(values) for key, values in table.items()}
+def says(*texts):
+    """Every text, each with numbers from the records, stands in the prose of the chapter."""
+    for text in texts:
+        assert text in prose(CHAPTER)
+
+
+def told(pair):
+    """The mean gain of scores over a control, draw by draw, as the chapter writes it: "0.06 ± 0.26"."""
+    mean, half = paired_gain(*pair)
+    return f"{0 if abs(mean) < 0.005 else mean:.2f} ± {half:.2f}"
 
 
 def test_what_the_chapter_says_of_recorded_slices():
-    table = recorded()
-
-    def dice(data, name):
-        return table["segment", data, f"{name}: Dice"]
-
-    def gain(data, name, control):
-        return [round(v, 2) for v in paired_gain(*(dice(data, one).mean(1) for one in (name, control)))]
-
-    assert gain("phantom", "gate", "gate sum") == [0.06, 0.26]
-    assert gain("public", "gate", "gate sum") == [0.01, 0.02]
+    table = recorded("attention")
+    dice = {(d, name): table["segment", d, f"{name}: Dice"] for d in ("phantom", "public") for name in NETS}
+    mean = {key: values.mean(1) for key, values in dice.items()}
+    gains = [told([mean[data, name] for name in ("gate", "gate sum")]) for data in ("phantom", "public")]
+    says(f"the gate gains {gains[0]} on tumours and {gains[1]} on ventricles")
     for data in ("phantom", "public"):
         for block in ("se", "cbam"):
-            mean, half = paired_gain(*(dice(data, name).mean(1) for name in (block, f"{block} sum")))
-            assert mean < half
-    means = {name: dice("phantom", name).mean() for name in NETS}
-    assert set(sorted(means, key=means.get)[:2]) == {"cbam", "cbam sum"}
-    for name, low, high in (("plain", 0.01, 0.37), ("gate", 0.0, 0.6)):
-        assert (round(dice("phantom", name)[:, 0].min(), 2), round(dice("phantom", name)[:, 0].max(), 2)) == (low, high)
-    thirty = dice("phantom", "gate sum")[:, 1]
-    assert round(thirty.min(), 2) == 0.28 and (np.sort(thirty)[2:] > 0.855).all()
-    passed = {data: table["segment", data, "gate: pixel AUC"] for data in ("phantom", "public")}
-    assert (round(passed["phantom"].min(), 2), round(passed["phantom"].max(), 2)) == (0.22, 0.88)
-    assert (passed["public"] > 0.7).all()
+            gain, half = paired_gain(mean[data, block], mean[data, f"{block} sum"])
+            assert gain < half
+    assert set(sorted(NETS, key=lambda name: mean["phantom", name].mean())[:2]) == {"cbam", "cbam sum"}
+    (plain, gate), thirty = (
+        (dice["phantom", name][:, 0] for name in ("plain", "gate")),
+        dice["phantom", "gate sum"][:, 1],
+    )
+    says(
+        f"the plain network has between {plain.min():.2f} and {plain.max():.2f}",
+        f"that with gates between {gate.min():.2f} and {gate.max():.2f}",
+        "fell to {:.2f}, while its sisters have {:.2f} to {:.2f}".format(*np.sort(thirty)[[0, 1, -1]]),
+    )
+    hundred = [dice["phantom", name][:, 2].mean() for name in ("plain", "wide", "gate", "gate sum")]
+    says(f"the plain, the wide and both gated networks have {min(hundred):.2f} to {max(hundred):.2f}")
+    tumour, ventricle = (table["segment", data, "gate: pixel AUC"] for data in ("phantom", "public"))
+    says(
+        f"its AUC lies between {tumour.min():.2f} (dark) and {tumour.max():.2f} (bright)", "above 0.7 in all five draws"
+    )
+    assert (ventricle > 0.7).all()
 
 
 def test_what_the_chapter_says_of_recorded_bags():
-    table = recorded()
+    table = recorded("attention")
+    auc = {
+        (d, n): table["bags", d, f"{n}: slide AUC"] for d in ("phantom", "sample") for n in ("attention", "mean", "max")
+    }
 
     def gain(data, control):
-        pair = [table["bags", data, f"{name}: slide AUC"].mean(1) for name in ("attention", control)]
-        return [round(v, 2) for v in paired_gain(*pair)]
+        return told([auc[data, name].mean(1) for name in ("attention", control)])
 
-    assert gain("phantom", "mean") == [0.0, 0.03]
-    assert np.abs(gain("sample", "mean")).tolist() == [0.0, 0.12]
-    assert gain("sample", "max") == [-0.14, 0.11]
-    most = table["bags", "phantom", "max: slide AUC"].mean(0)
-    assert (round(most[0], 2), round(most[-1], 2)) == (0.58, 0.9)
-    for data, told in (("phantom", (0.79, 0.92)), ("sample", (0.93, 0.98))):
-        by = [table["bags", data, f"{name}: AUC of tiles"] for name in ("attention", "own logit")]
-        assert tuple(round(v.mean(), 2) for v in by) == told and (by[1] > by[0]).all()
+    says(f"{gain('phantom', 'mean')} over the mean on phantoms, {gain('sample', 'mean')} on tissue")
+    assert gain("sample", "max").startswith("-")
+    says(f"beats attention by {gain('sample', 'max')[1:]}")
+    slides = auc["phantom", "max"].mean(0)
+    says(f"climbs from {slides[0]:.2f} with 10 to {slides[-1]:.2f} with 40")
+    weight, logit = (
+        [table["bags", data, f"{name}: AUC of tiles"] for data in ("phantom", "sample")]
+        for name in ("attention", "own logit")
+    )
+    assert (np.array(logit) > np.array(weight)).all()
+    says("with {:.2f} (phantom) and {:.2f} (tissue)".format(*np.mean(weight, axis=1)))
+    says("better by their own logit, {:.2f} and {:.2f}".format(*np.mean(logit, axis=1)))
 
 
-def test_what_the_chapter_says_of_recorded_films_and_its_verdict():
-    table = recorded()
-    films = {
-        (data, name): table["hunger", data, f"{name}: AUC"].mean(0).round(2).tolist()
-        for data in ("phantom", "public")
-        for name in ("histogram", "cnn", "vit")
+def test_what_the_chapter_says_of_recorded_films_and_maps():
+    table = recorded("attention")
+    auc = {
+        (d, n): table["hunger", d, f"{n}: AUC"].mean(0)
+        for d in ("phantom", "public")
+        for n in ("histogram", "cnn", "vit")
     }
-    assert films["phantom", "vit"][2:] == [0.58, 0.92]
-    assert films["phantom", "histogram"][2] == 0.67
-    assert films["phantom", "cnn"][1] == 0.99
-    assert films["public", "vit"][2] == films["public", "cnn"][1] == 0.94
-    found = {
-        name: table["hunger", "phantom", name] for name in ("ViT rollout: AUPRC", "sobel: AUPRC", "CBAM: pixel AUC")
-    }
-    assert [round(v.mean(), 2) for v in list(found.values())[:2]] == [0.23, 0.13]
-    signs = found["CBAM: pixel AUC"]
-    assert (round(signs.min(), 2), round(signs.max(), 2)) == (0.09, 0.93)
+    vit, cnn = auc["phantom", "vit"], auc["phantom", "cnn"]
+    says(
+        f"still near chance ({vit[2]:.2f}), and behind the histogram ({auc['phantom', 'histogram'][2]:.2f})",
+        f"With 2,000 it wakes up ({vit[3]:.2f}). The CNN has {cnn[1]:.2f} with 200.",
+        f"With 800 films the ViT is where the CNN was with 200 ({auc['public', 'vit'][2]:.2f})",
+    )
+    assert cnn[1] > vit[3] and round(auc["public", "cnn"][1], 2) == round(auc["public", "vit"][2], 2)
+    both = {m: [table["hunger", "phantom", f"{n}: {m}"].mean() for n in ("ViT rollout", "sobel")] for m in TRUST}
+    says(
+        "over edges by AUPRC ({:.2f} against {:.2f})".format(*both["AUPRC"]),
+        "hardly ahead ({:.2f} against {:.2f})".format(*both["pointing game"]),
+    )
+    signs, ends = (table["hunger", "phantom", name] for name in ("CBAM: pixel AUC", "cnn + cbam: last AUC"))
+    says(f"its AUC of pixels is between {signs.min():.2f} and {signs.max():.2f}", "that all end with an AUC of 1.00")
+    assert (ends.round(2) == 1).all()
+
+
+def test_what_the_verdict_says():
+    table = recorded("attention")
     pairs = [("segment", d, "Dice", b, f"{b} sum") for d in ("phantom", "public") for b in ("se", "cbam", "gate")]
     pairs += [("bags", d, "slide AUC", "attention", "wide mean") for d in ("phantom", "sample")]
     pairs += [("hunger", d, "AUC", "vit", "cnn") for d in ("phantom", "public")]
-    scores = {p: [table[p[0], p[1], f"{name}: {p[2]}"].mean(1) for name in p[3:]] for p in pairs}
+    scores = {p[:2] + p[3:4]: [table[p[0], p[1], f"{name}: {p[2]}"].mean(1) for name in p[3:]] for p in pairs}
     adjusted = holm([ttest_rel(*pair).pvalue for pair in scores.values()])
-    assert [p[:2] for p, value in zip(pairs, adjusted, strict=True) if value < 0.05] == [("hunger", "phantom")]
-    gains = {p: paired_gain(*pair) for p, pair in scores.items()}
-    assert [round(v, 2) for v in gains[pairs[8]]] == [-0.28, 0.05]
-    assert [round(v, 2) for v in gains[pairs[9]]] == [-0.03, 0.02]
-    narrow = [p for p in pairs if p[:2] in {("segment", "public"), ("bags", "phantom")}]
-    assert len(narrow) == 4 and all(sum(gains[p]) < 0.05 for p in narrow)
+    assert [key[:2] for key, p in zip(scores, adjusted, strict=True) if p < 0.05] == [("hunger", "phantom")]
+    phantom, chest = (told(scores["hunger", data, "vit"]) for data in ("phantom", "public"))
+    assert phantom.startswith("-")
+    says(f"the ViT is {phantom[1:]} behind the CNN", f"Chest films point the same way ({chest})")
+    narrow = [
+        sum(paired_gain(*scores[key])) for key in scores if key[:2] in {("segment", "public"), ("bags", "phantom")}
+    ]
+    says("no room for a gain above 0.05")
+    assert len(narrow) == 4 and max(narrow) < 0.05
+    times = [
+        table["segment", data, f"{block}: seconds"].mean() / table["segment", data, "plain: seconds"].mean()
+        for data in ("phantom", "public")
+        for block in ("se", "cbam", "gate")
+    ]
+    says(f"up to {max(times):.1f} times the time")

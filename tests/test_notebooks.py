@@ -6,6 +6,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from chapter import cells
 from PIL import Image
 
 from helpers import explain
@@ -18,19 +19,13 @@ CHAPTER = repo_root() / "notebooks" / "01_explanation.ipynb"
 BLOCKS = [f"features.denseblock{block}" for block in (1, 2, 3, 4)]
 
 
-def cells(tag: str) -> list[str]:
-    """Sources of the code cells of chapter 01 that have a tag."""
-    book = nbformat.read(CHAPTER, as_version=4)
-    return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
-
-
 def network_and_images() -> tuple[torch.nn.Module, torch.Tensor]:
     rng = np.random.default_rng(0)
     return densenet("small", seed=3), torch.from_numpy(rng.random((3, 1, 64, 64)).astype(np.float32))
 
 
 def test_grad_cam_written_out_equals_the_helper():
-    (source,) = cells("idea")
+    (source,) = cells(CHAPTER, "idea")
     namespace = {"torch": torch}
     exec(source, namespace)
     net, images = network_and_images()
@@ -61,9 +56,9 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
     namespace |= {"BLOCKS": BLOCKS, "run": SimpleNamespace(device=torch.device("cpu"))}
     areas = {"as in training": 1.0, "no letters": 0.6, "letters swapped": 0.1}
     namespace["arm_auc"] = {f"fooled, {where}": (area, area, area) for where, area in areas.items()}
-    exec(cells("exercise")[number], namespace)
+    exec(cells(CHAPTER, "exercise")[number], namespace)
     assert capsys.readouterr().out == "not yet\n"
-    exec(cells("solution")[number], namespace)
+    exec(cells(CHAPTER, "solution")[number], namespace)
     assert capsys.readouterr().out == "correct\n"
 
 
