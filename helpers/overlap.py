@@ -1,12 +1,14 @@
-"""How well two segmentations agree: Dice per slice, volume and patient, F1 of objects, and Hausdorff distance."""
+"""How well two segmentations agree: Dice per slice, volume and patient, F1 of objects, distances, and topology."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.spatial import KDTree
+from skimage.measure import label
+from skimage.morphology import skeletonize
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -106,6 +108,56 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, *, spacing: Sequence[float] 
         return np.inf if len(ours) or len(theirs) else np.nan
     directed = KDTree(theirs).query(ours)[0], KDTree(ours).query(theirs)[0]
     return float(max(np.percentile(distances, 95) for distances in directed))
+
+
+def assd(prediction: np.ndarray, truth: np.ndarray, *, spacing: Sequence[float] | None = None) -> float:
+    """Average symmetric surface distance: mean distance from each surface pixel of one to the surface of the other.
+
+    Boolean (H, W) or (D, H, W); surfaces, spacing, empty masks and errors are those of `hd95`.
+    Source: Heimann et al., IEEE TMI 2009, with the mean over the pixels of both surfaces.
+    """
+    if not np.isfinite(worst := hd95(prediction, truth, spacing=spacing)):
+        return worst  # one of them is empty, or both
+    surfaces = [mask & ~binary_erosion(mask) for mask in (prediction, truth)]
+    away = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
+    return float(np.concatenate([away[1][surfaces[0]], away[0][surfaces[1]]]).mean())
+
+
+def cl_dice(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """clDice of two boolean arrays (H, W): Dice of thin structures, whose width does not count.
+
+    The harmonic mean of two shares: of the prediction's middle line that lies within the truth, and of the truth's
+    that lies within the prediction. NaN if both are empty, 0 if one is. Raises ValueError as `dice` does.
+    Source: Shit et al., CVPR 2021, arXiv 2003.07311, Eq. 1.
+    """
+    _check(prediction, truth)
+    if not (prediction.any() and truth.any()):
+        return 0.0 if prediction.any() or truth.any() else float("nan")
+    precision, sensitivity = truth[skeletonize(prediction)].mean(), prediction[skeletonize(truth)].mean()
+    both = precision + sensitivity
+    return float(2 * precision * sensitivity / both) if both else 0.0
+
+
+def betti_numbers(mask: np.ndarray) -> tuple[int, int]:
+    """Components and holes of a boolean array (H, W), whose pixels touch over corners, too; outside is background.
+
+    Raises ValueError for another shape and for an array that is not boolean.
+    """
+    _check(mask, mask)
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {mask.shape}; expected (H, W)")
+    background = label(~np.pad(mask, 1), connectivity=1)  # over sides only: a corner closes a ring
+    return int(label(mask, connectivity=2).max()), int(background.max()) - 1
+
+
+def betti_error(prediction: np.ndarray, truth: np.ndarray) -> int:
+    """How far the numbers of components and of holes are off, added; boolean arrays (H, W). 0 says: one topology.
+
+    Raises ValueError as `dice` and `betti_numbers` do. Source: Hu et al., NeurIPS 2019, arXiv 1906.05404 (there over
+    patches, and for holes only).
+    """
+    _check(prediction, truth)
+    return sum(abs(a - b) for a, b in zip(betti_numbers(prediction), betti_numbers(truth), strict=True))
 
 
 def _check(prediction: np.ndarray, truth: np.ndarray) -> None:

@@ -1,9 +1,21 @@
 import numpy as np
 import pytest
 import torch
-from monai.metrics import DiceMetric, compute_hausdorff_distance
+from monai.metrics import DiceMetric, compute_average_surface_distance, compute_hausdorff_distance
+from skimage.measure import euler_number
 
-from helpers.overlap import dice, hd95, matched_f1, patient_means, slice_dice, volume_dice
+from helpers.overlap import (
+    assd,
+    betti_error,
+    betti_numbers,
+    cl_dice,
+    dice,
+    hd95,
+    matched_f1,
+    patient_means,
+    slice_dice,
+    volume_dice,
+)
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -17,6 +29,10 @@ def blobs(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def pair(shape=(4, 5)) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(shape, bool), np.zeros(shape, bool)
+
+
+def as_batch(mask: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(mask)[None, None]
 
 
 def test_dice_by_hand_and_defined_where_empty():
@@ -85,12 +101,14 @@ def test_patient_means_refuse_what_does_not_fit(values, volumes, patients, messa
     ("shape", "spacing"),
     [((24, 31), None), ((24, 31), (1.5, 0.7)), ((9, 14, 11), None), ((9, 14, 11), (8.0, 1.4, 0.5))],
 )
-def test_hd95_equals_monai(shape, spacing, seed):
+def test_surface_distances_equal_monai(shape, spacing, seed):
     first, second = blobs(shape, seed)
-    tensors = (torch.from_numpy(mask)[None, None] for mask in (first, second))
-    expected = compute_hausdorff_distance(*tensors, include_background=True, percentile=95, spacing=spacing).item()
+    expected = compute_hausdorff_distance(*map(as_batch, (first, second)), percentile=95, spacing=spacing).item()
     assert hd95(first, second, spacing=spacing) == pytest.approx(expected, rel=1e-6)
     assert hd95(first, second, spacing=spacing) == hd95(second, first, spacing=spacing)
+
+    expected = compute_average_surface_distance(*map(as_batch, (first, second)), symmetric=True, spacing=spacing).item()
+    assert assd(first, second, spacing=spacing) == pytest.approx(expected, rel=1e-6)
 
 
 def test_hd95_by_hand():
@@ -99,6 +117,7 @@ def test_hd95_by_hand():
     assert hd95(a, a) == 0
     assert hd95(a, b) == 4
     assert hd95(a, b, spacing=(1, 2.5)) == 10
+    assert assd(a, a) == 0
     solid, point = pair((41, 41))
     solid[:, :] = point[20, 20] = True
     assert hd95(solid, point) == pytest.approx(np.percentile(border_distances(41), 95))  # the inside does not count
@@ -117,14 +136,87 @@ def test_hd95_ignores_a_twentieth_of_the_surface():
     assert hd95(a, b) == 0
 
 
-def test_hd95_of_empty_masks():
+@pytest.mark.parametrize("distance", [hd95, assd])
+def test_distances_of_empty_and_one_pixel_masks(distance):
     a, b = pair()
-    assert np.isnan(hd95(a, b))
+    assert np.isnan(distance(a, b))
     b[1, 1] = True
-    assert hd95(a, b) == hd95(b, a) == np.inf
+    assert distance(a, b) == distance(b, a) == np.inf
+    a[1, 3] = True
+    assert distance(a, b) == 2
+    assert distance(a, b, spacing=(9, 0.5)) == 1
 
 
-@pytest.mark.parametrize("score", [dice, slice_dice, hd95])
+def test_assd_by_hand():
+    a, b = pair((5, 9))
+    a[2, :4] = b[2, 0] = True
+    assert assd(a, b) == assd(b, a) == (0 + 1 + 2 + 3 + 0) / 5  # four pixels of a line, and the one of b
+
+
+def ring() -> np.ndarray:
+    mask = np.zeros((9, 9), bool)
+    mask[2:7, 2:7] = True
+    mask[3:6, 3:6] = False
+    return mask
+
+
+def test_betti_numbers_by_hand():
+    empty, corner = pair((9, 9))
+    corner[0, 0] = corner[1, 1] = True
+    assert betti_numbers(empty) == (0, 0)
+    assert betti_numbers(~empty) == (1, 0)
+    assert betti_numbers(corner) == (1, 0)  # over a corner
+    assert betti_numbers(ring()) == (1, 1)
+    assert betti_numbers(ring() | corner) == (1, 1)
+    border = ring()[2:7, 2:7]
+    assert betti_numbers(border) == (1, 1)  # the image ends, the hole stays a hole
+    assert betti_numbers(border[:, 1:]) == (1, 0)  # open at the border of the image
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_betti_numbers_give_the_euler_number(seed):
+    mask = np.random.default_rng(seed).random((30, 40)) > 0.4
+    components, holes = betti_numbers(mask)
+    assert holes > 5 and components - holes == euler_number(mask, connectivity=2)
+
+
+def test_betti_error_counts_a_gap_and_an_island():
+    gap = ring()
+    gap[4, 2] = False
+    assert betti_error(ring(), ring()) == 0
+    assert betti_error(gap, ring()) == betti_error(ring(), gap) == 1  # no hole any more
+    gap[0, 8] = True
+    assert betti_error(gap, ring()) == 2
+
+
+def test_cl_dice_by_hand():
+    thick, thin = pair((20, 40))
+    thick[8:13, 2:38] = thin[10, 4:36] = True
+    assert cl_dice(thin, thick) == cl_dice(thick, thin) > 0.9  # not 1: the middle line of a bar forks at its ends
+    assert dice(thin, thick) < 0.31
+    half = thin.copy()
+    half[:, 20:] = False
+    assert cl_dice(half, thin) == pytest.approx(2 / 3)  # precision 1, sensitivity 1 / 2
+
+
+def test_cl_dice_of_empty_and_one_pixel_masks():
+    a, b = pair()
+    assert np.isnan(cl_dice(a, b))
+    b[1, 1] = True
+    assert cl_dice(a, b) == cl_dice(b, a) == 0
+    assert cl_dice(b, b) == 1
+    a[1, 3] = True
+    assert cl_dice(a, b) == 0
+
+
+def test_betti_numbers_refuse_counts():
+    with pytest.raises(ValueError, match="float64; expected a boolean array"):
+        betti_numbers(np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"mask has shape \(2,\); expected \(H, W\)"):
+        betti_numbers(np.ones(2, bool))
+
+
+@pytest.mark.parametrize("score", [dice, slice_dice, hd95, assd, cl_dice, betti_error])
 def test_scores_refuse_shapes_and_types(score):
     a = np.zeros((2, 3, 4), bool)
     with pytest.raises(ValueError, match=r"prediction has shape \(2, 3, 4\), truth \(2, 3\); expected one shape"):
