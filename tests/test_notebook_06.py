@@ -54,10 +54,12 @@ def disc(centre, radius, size=40) -> np.ndarray:
 
 
 def test_watershed_parts_two_discs_that_touch_and_keeps_the_foreground():
-    part, one, two = tool("part"), disc((20, 12), 7), disc((20, 25), 7)
+    part, one, two = tool("part"), disc((20, 12), 9), disc((20, 26), 6)
     regions = part(one | two)
     assert measure.label(one | two).max() == 1 and regions.max() == 2
     assert ((regions > 0) == (one | two)).all()
+    for own, other, centre in ((one, two, (20, 12)), (two, one, (20, 26))):  # the dam lies where they touch
+        assert (regions[own & ~other] == regions[centre]).mean() > 0.9
     assert not part(np.zeros((40, 40), bool)).any()
 
 
