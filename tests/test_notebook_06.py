@@ -86,6 +86,14 @@ def test_tools_from_a_click_stay_near_it_and_the_disc_does_not_look():
     assert (other["graph search"] != found["graph search"]).any()
 
 
+def test_images_of_one_class_only_are_refused():
+    book = nbformat.read(CHAPTER, as_version=4)
+    (source,) = (cell.source for cell in book.cells if "are all of class" in cell.source)
+    one_class = np.zeros((6, 1, 64, 64)), np.ones(6, int), np.arange(4), np.arange(4, 6), []
+    with pytest.raises(ValueError, match="the images to train with are all of class 1; expected two or more"):
+        exec(source, {"row": "classify", "np": np, "images_of": lambda: one_class})
+
+
 def test_runs_of_the_grid_are_rows_of_the_chapter():
     runs = read_grid(repo_root() / "grids" / "shallow_methods.yaml").runs
     found = {(run["row"], run["data"], run["seed"]) for run in runs}
