@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tensors import noise
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -23,10 +24,6 @@ from helpers.adapt import (
 )
 from helpers.segmenters import unet
 from helpers.train import fit, predict
-
-
-def noise(*shape, seed=0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def pictures(n=6, size=16, seed=0) -> torch.Tensor:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tensors import noise
 
 from helpers.losses import (
     box_prior,
@@ -17,10 +18,6 @@ from helpers.losses import (
 )
 
 NO_BOX = [-1, -1, -1, -1]
-
-
-def noise(*shape, seed=0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def confident(mask: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 from monai.losses import SoftclDiceLoss
 from monai.losses.cldice import soft_skel
 from skimage.morphology import skeletonize
+from tensors import noise
 
 from helpers.priors import (
     boundary_loss,
@@ -15,10 +16,6 @@ from helpers.priors import (
     soft_cl_dice,
     soft_skeleton,
 )
-
-
-def noise(*shape, seed=0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def vessels() -> torch.Tensor:
