@@ -132,14 +132,18 @@ def cutmix(images: Tensor, targets: Tensor, rng: np.random.Generator, *, alpha: 
 
 
 def paste(images: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Lesions of another image of the batch, where they were, on top of each; masks (N, H, W), 0 is none.
+    """Lesions of an image of the batch that has one, where they were, on top of each; masks (N, H, W), 0 is none.
 
-    Raises ValueError for other shapes. Source: Ghiasi et al., CVPR 2021, arXiv 2012.07177, without resizing.
+    A batch without lesions stays as it is. Raises ValueError for other shapes. Source: Ghiasi et al., CVPR 2021, arXiv
+    2012.07177, without resizing.
     """
     _check(images)
     if masks.shape != (len(images), *images.shape[2:]):
         raise ValueError(f"masks have shape {tuple(masks.shape)}; expected {(len(images), *images.shape[2:])}")
-    other = torch.from_numpy(rng.permutation(len(images)))
+    donors = np.flatnonzero(masks.flatten(1).any(1).cpu().numpy())
+    if not len(donors):
+        return images, masks
+    other = torch.from_numpy(rng.choice(donors, len(images)))
     lesion = masks[other] > 0
     return torch.where(lesion[:, None], images[other], images), torch.where(lesion, masks[other], masks)
 

@@ -29,3 +29,11 @@ def recorded(grid: str, draws: int = 5) -> dict[tuple[str, str, str], np.ndarray
             table.setdefault((run["params"]["row"], run["params"]["data"], name), []).append(value)
     assert {len(values) for values in table.values()} == {draws}
     return {key: np.array(values) for key, values in table.items()}
+
+
+def defined(path: Path, name: str, namespace: dict) -> dict:
+    """The namespace, with the names that the one cell of a chapter that defines this function gives."""
+    book = nbformat.read(path, as_version=4)
+    (source,) = (cell.source for cell in book.cells if cell.cell_type == "code" and f"def {name}(" in cell.source)
+    exec(source, namespace)
+    return namespace

@@ -155,17 +155,22 @@ def test_cutmix_cuts_rectangles_of_the_drawn_area():
     np.testing.assert_allclose(area[within], asked[within], atol=0.04)
 
 
-def test_paste_brings_pixels_and_labels_of_one_partner():
+def test_paste_brings_pixels_and_labels_of_one_partner_that_has_a_lesion():
     images = torch.arange(5.0).view(-1, 1, 1, 1).expand(-1, 1, 8, 8) / 5
     masks = torch.diag_embed(torch.eye(8, dtype=torch.long)[:5] * torch.arange(5)[:, None])  # i at (i, i), 0: none
     pasted, found = paste(images, masks, rng())
-    others = rng().permutation(5).tolist()
+    others = rng().choice([1, 2, 3, 4], 5).tolist()  # image 0 has no lesion to give
     assert others != list(range(5))
     for i, other in enumerate(others):
         expected_image, expected_mask = images[i].clone(), masks[i].clone()
-        if other:
-            expected_image[0, other, other], expected_mask[other, other] = images[other, 0, 0, 0], other
+        expected_image[0, other, other], expected_mask[other, other] = images[other, 0, 0, 0], other
         assert torch.equal(pasted[i], expected_image) and torch.equal(found[i], expected_mask)
+
+
+def test_a_batch_without_lesions_stays_as_it_is():
+    images, masks = torch.linspace(0, 1, 192).view(3, 1, 8, 8), torch.zeros(3, 8, 8, dtype=torch.long)
+    pasted, found = paste(images, masks, rng())
+    assert torch.equal(pasted, images) and torch.equal(found, masks)
 
 
 IMAGES = torch.zeros(2, 1, 8, 8)

@@ -3,7 +3,7 @@
 import nbformat
 import numpy as np
 import pytest
-from chapter import cells, prose, recorded
+from chapter import cells, defined, prose, recorded
 from scipy import ndimage
 from scipy.stats import ttest_rel
 from skimage import feature, filters, measure, segmentation
@@ -41,12 +41,8 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
 
 def tool(name):
     """A function that the chapter defines."""
-    book = nbformat.read(CHAPTER, as_version=4)
-    (source,) = (cell.source for cell in book.cells if cell.cell_type == "code" and f"def {name}(" in cell.source)
     names = dict(np=np, ndimage=ndimage, feature=feature, filters=filters, measure=measure, segmentation=segmentation)
-    namespace = names | dict(segment=segment, RADIUS=3)
-    exec(source, namespace)
-    return namespace[name]
+    return defined(CHAPTER, name, names | dict(segment=segment, RADIUS=3))[name]
 
 
 def disc(centre, radius, size=40) -> np.ndarray:
