@@ -14,6 +14,13 @@ def cells(path: Path, tag: str) -> list[str]:
     return [cell.source for cell in book.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
 
 
+def cell_with(path: Path, text: str) -> str:
+    """Source of the one code cell of a notebook that holds a text."""
+    book = nbformat.read(path, as_version=4)
+    (source,) = (cell.source for cell in book.cells if cell.cell_type == "code" and text in cell.source)
+    return source
+
+
 def prose(path: Path) -> str:
     """All Markdown of a notebook."""
     book = nbformat.read(path, as_version=4)
@@ -29,11 +36,3 @@ def recorded(grid: str, draws: int = 5) -> dict[tuple[str, str, str], np.ndarray
             table.setdefault((run["params"]["row"], run["params"]["data"], name), []).append(value)
     assert {len(values) for values in table.values()} == {draws}
     return {key: np.array(values) for key, values in table.items()}
-
-
-def defined(path: Path, name: str, namespace: dict) -> dict:
-    """The namespace, with the names that the one cell of a chapter that defines this function gives."""
-    book = nbformat.read(path, as_version=4)
-    (source,) = (cell.source for cell in book.cells if cell.cell_type == "code" and f"def {name}(" in cell.source)
-    exec(source, namespace)
-    return namespace

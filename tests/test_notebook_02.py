@@ -1,10 +1,9 @@
 """Chapter 02: the size loss written out equals the helper, its exercises can be solved, its records are of its data."""
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from chapter import cells
+from chapter import cell_with, cells
 
 from helpers import losses
 from helpers.data import load
@@ -72,8 +71,7 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
 def test_rows_of_the_grid_are_rows_of_the_chapter():
     """Every row is in the grid for both data sets, the seed repository's and the best of ours with three seeds."""
     namespace = {}
-    (source,) = [cell.source for cell in nbformat.read(CHAPTER, 4).cells if cell.source.startswith("ROWS = {")]
-    exec(source, namespace)
+    exec(cell_with(CHAPTER, "ROWS = {"), namespace)
     seeds = {}
     for run in read_grid(repo_root() / "grids" / "weak_supervision.yaml").runs:
         seeds.setdefault((run["data"], run["row"]), []).append(run["seed"])

@@ -1,11 +1,10 @@
 """Chapter 03: its idea equals the helper, exercises can be solved, grids fit its rows, and its texts the records."""
 
-import nbformat
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from chapter import cells
+from chapter import cell_with, cells
 from torch import nn
 
 from helpers import adapt
@@ -75,8 +74,7 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
 def rows(name: str) -> list[str]:
     """The keys of a table of rows in the chapter."""
     namespace = {}
-    (source,) = [c.source for c in nbformat.read(CHAPTER, 4).cells if c.source.startswith(f"{name} = {{")]
-    exec(source, namespace)
+    exec(cell_with(CHAPTER, f"{name} = {{"), namespace)
     return list(namespace[name])
 
 

@@ -1,9 +1,8 @@
 """Chapter 06: its idea equals the helper, its own tools do what they say, its grid and texts fit what it ran."""
 
-import nbformat
 import numpy as np
 import pytest
-from chapter import cells, defined, prose, recorded
+from chapter import cell_with, cells, prose, recorded
 from scipy import ndimage
 from scipy.stats import ttest_rel
 from skimage import feature, filters, measure, segmentation
@@ -42,7 +41,9 @@ def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
 def tool(name):
     """A function that the chapter defines."""
     names = dict(np=np, ndimage=ndimage, feature=feature, filters=filters, measure=measure, segmentation=segmentation)
-    return defined(CHAPTER, name, names | dict(segment=segment, RADIUS=3))[name]
+    namespace = names | dict(segment=segment, RADIUS=3)
+    exec(cell_with(CHAPTER, f"def {name}("), namespace)
+    return namespace[name]
 
 
 def disc(centre, radius, size=40) -> np.ndarray:
@@ -83,11 +84,9 @@ def test_tools_from_a_click_stay_near_it_and_the_disc_does_not_look():
 
 
 def test_images_of_one_class_only_are_refused():
-    book = nbformat.read(CHAPTER, as_version=4)
-    (source,) = (cell.source for cell in book.cells if "are all of class" in cell.source)
     one_class = np.zeros((6, 1, 64, 64)), np.ones(6, int), np.arange(4), np.arange(4, 6), []
     with pytest.raises(ValueError, match="the images to train with are all of class 1; expected two or more"):
-        exec(source, {"row": "classify", "np": np, "images_of": lambda: one_class})
+        exec(cell_with(CHAPTER, "are all of class"), {"row": "classify", "np": np, "images_of": lambda: one_class})
 
 
 def test_runs_of_the_grid_are_rows_of_the_chapter():
