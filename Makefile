@@ -11,6 +11,7 @@ PYTHON ?= python3
 PROFILE ?= teach
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 CELL_TIMEOUT ?= 600
+STUDENT := build/student
 
 IN := .venv/bin
 PIP := $(IN)/python -m pip install --disable-pip-version-check
@@ -20,7 +21,7 @@ COMPILED := .venv/.compiled
 TO_COMPILE := '^pydensecrf2'
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check lab batch refresh bench lock badges samples prepared clean
+.PHONY: help run test check student lab batch refresh bench lock badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,14 +29,21 @@ help:  ## list the targets
 run: prepared  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NOTEBOOKS=…]
 	$(IN)/python -m helpers.runner $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
 
-test: check prepared  ## everything: check, then every committed notebook is run again and its claims compared
+test: check prepared  ## everything: check, every committed notebook again with its claims, copies for students in smoke
 	$(IN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  --nbval-cell-timeout=$(CELL_TIMEOUT) --nbval-kernel-startup-timeout=180 $(NOTEBOOKS)
+	$(MAKE) student
+	$(IN)/python -m helpers.runner $(STUDENT)/*.ipynb -p profile smoke --out runs/student
+	$(IN)/python tools/student.py runs/student/*.ipynb --open
 
 check: samples $(COMPILED)  ## the fast part, for every commit: ruff and the tests of the code
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
 	$(IN)/python -m pytest -q tests
+
+student: prepared  ## copies of the notebooks without solutions, for a class, in build/student
+	rm -rf $(STUDENT)
+	$(IN)/python tools/student.py $(NOTEBOOKS) --out $(STUDENT)
 
 lab: prepared  ## open JupyterLab on this machine only
 	$(IN)/jupyter lab --ip=127.0.0.1 notebooks
