@@ -21,7 +21,7 @@ COMPILED := .venv/.compiled
 TO_COMPILE := '^pydensecrf2'
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check student lab batch refresh bench lock badges samples prepared clean
+.PHONY: help run test check book student lab batch refresh bench lock badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,12 @@ check: samples $(COMPILED)  ## the fast part, for every commit: ruff and the tes
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
 	$(IN)/python -m pytest -q tests
+
+book: $(INSTALLED)  ## the reading site, in build/book/html; open index.html from disk or put the folder on any host
+	rm -rf build/book
+	mkdir -p build/book/source
+	cp -r docs/*.md docs/_static $(wildcard notebooks/*.ipynb) build/book/source
+	$(IN)/sphinx-build -q -W --keep-going -c docs build/book/source build/book/html
 
 student: prepared  ## copies of the notebooks without solutions, for a class, in build/student
 	rm -rf $(STUDENT)
