@@ -1,20 +1,21 @@
-"""Chapter 07: its idea equals the helper, its own tools do what they say, its grid fits what it ran."""
+"""Chapter 07: its idea equals the helper, its own tools do what they say, its grid and texts fit what it ran."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from chapter import cell_with, cells
+from chapter import cell_with, cells, prose, recorded
+from scipy.stats import ttest_rel
 
 from helpers import priors
+from helpers.active import holm, paired_gain
 from helpers.data import load
 from helpers.grids import read_grid
 from helpers.overlap import betti_error, slice_dice
 from helpers.runs import repo_root
 
 CHAPTER = repo_root() / "notebooks" / "07_domain_knowledge.ipynb"
-BUDGETS = [5, 10, 20, 50]
 
 
 def tools(*names, **given):
@@ -285,3 +286,153 @@ def test_runs_of_the_grid_are_rows_of_the_chapter():
     rows |= {"hearts": ("phantom", "public"), "discs": ("phantom", "public"), "chest": ("public",)}
     assert found == {(row, data, seed) for row, places in rows.items() for data in places for seed in range(5)}
     assert len(runs) == len(found)
+
+
+def sentences(table) -> dict[str, str]:
+    """What the chapter says of its recorded tables, word for word, with the numbers of the records."""
+
+    def mean(row, data, name, k=slice(None)):
+        return table[row, data, name].mean(0)[k].mean()
+
+    def gain(row, data, one, other, what, k=None, digits=2):
+        pair = [table[row, data, f"{name}: {what}"] for name in (one, other)]
+        middle, half = paired_gain(*[v.mean(1) if k is None else v[:, k] for v in pair])
+        return f"{middle:.{digits}f} ± {half:.{digits}f}".replace("-", "−")
+
+    def two(row, one, other, what, **options):
+        return " and ".join(gain(row, data, one, other, what, **options) for data in ("phantom", "public"))
+
+    def phantom(row, *names, **options):
+        return gain(row, "phantom", *names, **options)
+
+    def percent(row, name):
+        return [100 * mean(row, data, name) for data in ("phantom", "public")]
+
+    def curve(row, data, name):
+        return ", ".join(f"{v:.2f}" for v in table[row, data, name].mean(0))
+
+    def both(name, k):
+        return [mean("hearts", data, f"{name}: Dice", k) for data in ("phantom", "public")]
+
+    plain, changed, elastic, longer = (both(name, 0) for name in ("plain", "all changes", "elastic", "plain, longer"))
+    atlas, everything = both("atlas", 0), both("all changes, longer", 0)
+    fifty = two("hearts", "all changes", "plain", "Dice", k=3)
+    long_gain = two("hearts", "all changes, longer", "plain, longer", "Dice").replace(" and", " on phantoms and")
+    shares = {(n, d): [mean("hearts", d, f"{n}, {kind}") for kind in ("bad", "good")] for n in ("check", "views differ")
+              for d in ("phantom", "public")}  # fmt: skip
+    alarms = alarms_of(table)
+    return {
+        "few": "With five labelled slices the plain network has {:.2f} on phantoms and {:.2f} on ACDC".format(*plain),
+        "changed": "with all changes it has {:.2f} and {:.2f}".format(*changed),
+        "elastic": "with elastic bends alone {:.2f} and {:.2f}".format(*elastic),
+        "atlas": "one atlas, *one* label, has {:.2f} and {:.2f}".format(*atlas),
+        "fifty": f"With fifty slices they lose on both: {fifty}",
+        "longer": f"The gain over as many steps without changes is {long_gain} on ACDC",
+        "five longer": "{:.2f} and {:.2f} with five slices".format(*everything),
+        "plain longer": "without them does not help with five slices ({:.2f} and {:.2f})".format(*longer),
+        "nested": f"Nested outputs: {two('hearts', 'nested', 'plain', 'Dice')}",
+        "boundary": f"boundary loss: {two('hearts', 'boundary', 'plain', 'Dice')}",
+        "field": f"removing the field: {two('hearts', 'field removed', 'plain', 'Dice')}",
+        "violations": "outside of its muscle in {:.0f} % of the phantom slices and {:.0f} % of the real ones".format(
+            *percent("hearts", "plain: outside")
+        ),
+        "penalty": "with the penalty in {:.0f} and {:.0f} %".format(*percent("hearts", "penalty: outside")),
+        "check": "{:.0f} % of the bad and {:.0f} % of the good masks of phantoms".format(
+            *(100 * v for v in shares["check", "phantom"])
+        ),
+        "check, real": "{:.0f} and {:.0f} % of ACDC".format(*(100 * v for v in shares["check", "public"])),
+        "views": "by the spread of views it is {:.0f} and {:.0f}, and {:.0f} and {:.0f} %".format(
+            *(100 * v for d in ("phantom", "public") for v in shares["views differ", d])
+        ),
+        "discs": f"{curve('discs', 'phantom', 'plain: error of vCDR')} on phantoms, "
+        f"{curve('discs', 'public', 'plain: error of vCDR')} on REFUGE",
+        "nested, vCDR": f"Nested outputs change it by {two('discs', 'nested', 'plain', 'error of vCDR', digits=3)}",
+        "polar": f"coordinates lower it by {two('discs', 'plain', 'polar', 'error of vCDR', digits=3)}",
+        "cup": f"the Dice score of the cup by {two('discs', 'polar', 'plain', 'Dice of the cup', digits=3)}",
+        "thin": f"Dice {phantom('vessels', 'clDice', 'plain', 'Dice', digits=3)}, clDice "
+        f"{phantom('vessels', 'clDice', 'plain', 'clDice', digits=3)}, Betti error "
+        f"{phantom('vessels', 'clDice', 'plain', 'Betti error', digits=1)}",
+        "pieces": f"pieces {phantom('vessels', 'clDice', 'plain', 'pieces off', digits=1)}, holes "
+        f"{phantom('vessels', 'clDice', 'plain', 'holes off', digits=1)}",
+        "window": f"The window gains {phantom('tumours', 'window', 'standardised', 'Dice')} over standardised images",
+        "pasted": f"pasted tumours gain {phantom('tumours', 'window, pasted', 'window', 'Dice')} on top",
+        "tissue": f"It has {mean('tissue', 'phantom', 'plain: accuracy', 3):.2f} with 50 labels a class at home",
+        "away": f"and {mean('tissue', 'phantom', 'plain: accuracy, elsewhere', 3):.2f} at the other laboratory",
+        "restained": f"Restaining gains {phantom('tissue', 'restained', 'plain', 'accuracy, elsewhere')} there",
+        "colours": f"contrast and colours {phantom('tissue', 'intensity', 'plain', 'accuracy, elsewhere')}",
+        "stain": f"random stains only {phantom('tissue', 'own physics', 'plain', 'accuracy, elsewhere')}",
+        "trivial": f"TrivialAugment gains {phantom('tissue', 'TrivialAugment', 'plain', 'accuracy')} at home",
+        "ultrasound": f"RandAugment {phantom('ultrasound', 'RandAugment', 'plain', 'accuracy')}, contrast "
+        f"{phantom('ultrasound', 'intensity', 'plain', 'accuracy')}",
+        "cutmix": f"CutMix *loses* {phantom('ultrasound', 'plain', 'CutMix', 'accuracy')}",
+        "cutout": f"cutout {phantom('ultrasound', 'plain', 'cutout', 'accuracy')}",
+        "speckle": f"Speckle gains {phantom('ultrasound', 'own physics', 'plain', 'accuracy, elsewhere')} on the "
+        f"portable scanner",
+        "chest": f"RandAugment {gain('chest', 'public', 'RandAugment', 'plain', 'accuracy')}, warps "
+        f"{gain('chest', 'public', 'geometric', 'plain', 'accuracy')}, dose "
+        f"{gain('chest', 'public', 'own physics', 'plain', 'accuracy')}",
+        "caught": "With 20 and 50 labels a class {} of {} harmful pairs that get a verdict raise an alarm".format(
+            *alarms["harmful", "many"][:2]
+        ),
+        "caught few": "with 5 and 10 it is {} of {}, and {} get no verdict".format(*alarms["harmful", "few"]),
+        "false": "False alarms: {} of {} verdicts with 20 and 50, {} of {} with 5 and 10".format(
+            *alarms["harmless", "many"][:2], *alarms["harmless", "few"][:2]
+        ),
+    }
+
+
+def alarms_of(table) -> dict[tuple[str, str], tuple]:
+    """Alarms, verdicts and pairs without one, of harmful and harmless pairs with many and with few labels."""
+    tool, count = tools("def by_chance(", "def hue(", "HARMS = ", "def verdict("), {}
+    for row, _, name in table:
+        if row == "harm" and name.endswith(": before"):
+            pair = name.removesuffix(": before")
+            kind = "harmful" if tuple(pair.split(", ")) in tool.HARMS else "harmless"
+            values = [table["harm", "phantom", f"{pair}: {what}"].ravel() for what in ("before", "after")]
+            for k, said in enumerate(map(tool.verdict, *values)):
+                count.setdefault((kind, "few" if k % 4 < 2 else "many"), []).append(said)
+    return {
+        key: (said.count("alarm"), len(said) - said.count("no verdict"), said.count("no verdict"))[
+            : 3 if "few" in key else 2
+        ]
+        for key, said in count.items()
+    }
+
+
+def test_the_prose_says_what_is_recorded():
+    for name, sentence in sentences(recorded("domain_knowledge")).items():
+        assert sentence in prose(CHAPTER), name
+
+
+def test_by_construction_no_inner_structure_ever_leaves_the_outer_one():
+    table = recorded("domain_knowledge")
+    for row, data in (("hearts", "phantom"), ("hearts", "public"), ("discs", "phantom"), ("discs", "public")):
+        assert not table[row, data, "nested: outside"].any() and table[row, data, "plain: outside"].any()
+
+
+def test_what_else_the_prose_says_of_the_records():
+    table = recorded("domain_knowledge")
+    assert table["tissue", "phantom", "TrivialAugment: accuracy, elsewhere"].mean(0).max() < 0.65  # nothing elsewhere
+    assert not any(table["hearts", data, "true masks rejected"].any() for data in ("phantom", "public"))
+    assert round(table["vessels", "phantom", "plain: clDice"].mean(), 2) == 0.96
+    twenty = table["hearts", "public", "plain: Dice"].mean(0)[2]
+    assert abs(table["hearts", "public", "all changes, longer: Dice"].mean(0)[0] - twenty) < 0.03  # in labels
+    for data in ("phantom", "public"):  # with fifty: what the changes cost is gone
+        long, plain = (table["hearts", data, f"{name}, longer: Dice"][:, 3] for name in ("all changes", "plain"))
+        assert (long - plain).mean() > -0.01
+
+
+def test_of_the_comparisons_that_were_named_one_is_shown():
+    table, namespace = recorded("domain_knowledge"), {}
+    (source,) = (source for source in cells(CHAPTER, "display") if source.startswith("PAIRS = "))
+    exec(source.partition("known = ")[0], namespace)
+    pairs = namespace["PAIRS"]
+    scores = [[table[row, data, f"{name}: {what}"].mean(1) for name in two] for row, data, *two, what in pairs]
+    adjusted = holm(np.array([ttest_rel(*both).pvalue for both in scores]))
+    assert len(pairs) == 15
+    assert [pair for pair, p in zip(pairs, adjusted, strict=True) if p < 0.05] == [
+        ("tissue", "phantom", "restained", "plain", "accuracy, elsewhere")
+    ]
+    five = [table["hearts", data, f"{name}, longer: Dice"][:, 0] for data in ("phantom", "public") for name in
+            ("all changes", "plain")]  # fmt: skip
+    assert (five[0] - five[1]).mean() > 0.25 and (five[2] - five[3]).mean() > 0.25
