@@ -91,6 +91,12 @@ def test_a_page_fits_a_phone(site, browser, name):
     assert phone.evaluate("document.scrollingElement.scrollWidth") <= 375
     size = phone.eval_on_selector("article p", "text => parseFloat(getComputedStyle(text).fontSize)")
     assert size >= 14
+    hidden = phone.eval_on_selector_all(
+        "article div.math",
+        "all => all.filter(one => one.scrollWidth > one.clientWidth)"
+        ".map(one => getComputedStyle(one).overflowX).filter(how => how != 'auto')",
+    )
+    assert hidden == []  # a formula that is wider scrolls
     phone.close()
 
 
