@@ -6,14 +6,12 @@ import sys
 from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from helpers.runs import repo_root
 
 ROOT = repo_root()
 CHAPTERS = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 PAGES = ["index", "glossary", "teaching", "batches", *CHAPTERS]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +25,6 @@ def site(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return html
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert program, f"none of {', '.join(BROWSERS)} is installed; the README says how to"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
