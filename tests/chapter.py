@@ -1,6 +1,7 @@
 """What the tests of a chapter read: its cells by tag, its prose, and the table of its recorded runs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -19,6 +20,17 @@ def cell_with(path: Path, text: str) -> str:
     book = nbformat.read(path, as_version=4)
     (source,) = (cell.source for cell in book.cells if cell.cell_type == "code" and text in cell.source)
     return source
+
+
+def tools(path: Path, imports: tuple[str, ...], *texts: str, **given) -> SimpleNamespace:
+    """Names of a notebook after its cells with these imports, what is given, and its cells with these texts."""
+    namespace = {"nan": float("nan")}
+    for text in imports:
+        exec(cell_with(path, text), namespace)
+    namespace |= given
+    for text in texts:
+        exec(cell_with(path, text), namespace)
+    return SimpleNamespace(**{name: value for name, value in namespace.items() if not name.startswith("__")})
 
 
 def prose(path: Path) -> str:

@@ -1,11 +1,13 @@
 """Chapter 07: its idea equals the helper, its own tools do what they say, its grid and texts fit what it ran."""
 
+import functools
 from types import SimpleNamespace
 
+import chapter
 import numpy as np
 import pytest
 import torch
-from chapter import cell_with, cells, prose, recorded
+from chapter import cells, prose, recorded
 from scipy.stats import ttest_rel
 
 from helpers import priors
@@ -16,14 +18,7 @@ from helpers.overlap import betti_error, slice_dice
 from helpers.runs import repo_root
 
 CHAPTER = repo_root() / "notebooks" / "07_domain_knowledge.ipynb"
-
-
-def tools(*names, **given):
-    """A namespace with the chapter's imports, what is given, and the cells that hold these texts."""
-    namespace = {"nan": float("nan")} | given
-    for text in ("import time\n", "from helpers import augmentation", *names):
-        exec(cell_with(CHAPTER, text), namespace)
-    return SimpleNamespace(**{name: value for name, value in namespace.items() if not name.startswith("__")})
+tools = functools.partial(chapter.tools, CHAPTER, ("import time\n", "from helpers import augmentation"))
 
 
 def disc(centre, radius, size=40) -> np.ndarray:
