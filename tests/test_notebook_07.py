@@ -330,7 +330,7 @@ def sentences(table) -> dict[str, str]:
         "nested": f"Nested outputs: {two('hearts', 'nested', 'plain', 'Dice')}",
         "boundary": f"boundary loss: {two('hearts', 'boundary', 'plain', 'Dice')}",
         "field": f"removing the field: {two('hearts', 'field removed', 'plain', 'Dice')}",
-        "violations": "outside of its muscle in {:.0f} % of the phantom slices and {:.0f} % of the real ones".format(
+        "violations": "outside its muscle in {:.0f} % of the phantom slices and {:.0f} % of the real ones".format(
             *percent("hearts", "plain: outside")
         ),
         "penalty": "with the penalty in {:.0f} and {:.0f} %".format(*percent("hearts", "penalty: outside")),
