@@ -95,8 +95,7 @@ def test_losses_of_drawings():
     assert loss_of("scribble", perfect, scribble, images, sizes) < loss_of(
         "scribble", everywhere, scribble, images, sizes
     )
-    elsewhere = perfect.clone()
-    elsewhere[:, :, scribble[0] == UNLABELLED] *= -1
+    elsewhere = torch.where((scribble == UNLABELLED)[:, None], -perfect, perfect)
     said = [
         loss_of("scribble", logits, scribble, images.new_zeros(2, 1, 32, 32), sizes) for logits in (perfect, elsewhere)
     ]
