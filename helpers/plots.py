@@ -17,6 +17,7 @@ from helpers.frontend import is_live
 from helpers.metrics import bootstrap_interval
 
 # Okabe–Ito colours, told apart with any colour vision: the same meaning has the same colour in every chapter.
+# "good" is what is right, and a third method where many are compared.
 COLOURS = {
     "truth": "#56B4E9",  # masks drawn by an expert or known exactly
     "method": "#D55E00",  # what is being taught
@@ -61,6 +62,12 @@ def draw_image(ax: Axes, image: np.ndarray, *, mask=None, marker=None, heat=None
             ax.contour(outline, levels=[0.5], colors=[colour], linewidths=1.6, linestyles=style)
     ax.set_title(title, fontsize=11)
     ax.axis("off")
+
+
+def draw_found(ax: Axes, found: np.ndarray, *, style: str = "dashed") -> None:
+    """What a method found, a mask (H, W): its outline over a picture that is already drawn; nothing if it is empty."""
+    if np.any(found):
+        ax.contour(found, levels=[0.5], colors=[COLOURS["method"]], linewidths=1.6, linestyles=style)
 
 
 def explore(draw: Callable[..., None], *, alt: str, photograph: bool = True, **choices: list) -> None:

@@ -323,7 +323,7 @@ def sentences(table) -> dict[str, str]:
         "changed": "with all changes it has {:.2f} and {:.2f}".format(*changed),
         "elastic": "with elastic bends alone {:.2f} and {:.2f}".format(*elastic),
         "atlas": "one atlas, *one* label, has {:.2f} and {:.2f}".format(*atlas),
-        "fifty": f"With fifty slices they lose on both: {fifty}",
+        "fifty": f"With fifty slices all changes lose on both: {fifty}",
         "longer": f"The gain over as many steps without changes is {long_gain} on ACDC",
         "five longer": "{:.2f} and {:.2f} with five slices".format(*everything),
         "plain longer": "without them does not help with five slices ({:.2f} and {:.2f})".format(*longer),

@@ -86,6 +86,14 @@ def closing_sections(notebook):
     )
 
 
+def limits_are_told(notebook):
+    prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for name in ("Limits", "Further reading"):
+        told = re.search(rf"^\*\*{name}\.\*\* (.+)", prose, re.M)
+        if not told or len(told[1].split()) < 20:
+            yield f"no paragraph '**{name}.** …' of at least 20 words"
+
+
 def setup_and_parameters_first(notebook):
     for place, tag in enumerate(("setup", "parameters")):
         if [cell.get("id") for cell in tagged(notebook, tag)] != [code_cells(notebook)[place].get("id")]:
@@ -249,6 +257,7 @@ RULES = [
     row_of_costs,
     question_and_caution,
     closing_sections,
+    limits_are_told,
     setup_and_parameters_first,
     parameters_are_plain,
     papermill_knows_the_parameters,
@@ -318,7 +327,7 @@ def good() -> nbformat.NotebookNode:
         new_markdown_cell("## Exercises"),
         code("answer = None", "exercise"),
         code("answer = 42", "solution", jupyter={"source_hidden": True}),
-        new_markdown_cell("## Recap\n### Limits\n### Further reading"),
+        new_markdown_cell(f"## Recap\n\n**Limits.** {'few ' * 20}\n\n**Further reading.** {'a paper ' * 10}"),
         code("run.save({}, data=None)"),
     ]
     cells[9].outputs = [figure]
@@ -360,7 +369,9 @@ BREAKS = [
     (what_only_shows_decides_nothing, replace("run.save({}", "run.save({i: 1}")),
     (what_only_shows_decides_nothing, replace("return 1", "return answer")),
     (question_and_caution, replace("Clinical caution", "Note")),
-    (closing_sections, replace("### Limits", "Limits")),
+    (closing_sections, replace("**Limits.**", "Limits.")),
+    (limits_are_told, replace("few " * 20, "LIMITS")),
+    (limits_are_told, replace("a paper " * 10, "a paper")),
     (closing_sections, replace("## Exercises", "")),
     (setup_and_parameters_first, tag(2)),
     (setup_and_parameters_first, tag(4, "parameters")),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers import frontend, plots
-from helpers.plots import COLOURS, draw_image, explore, forest, map_grid, panels, show
+from helpers.plots import COLOURS, draw_found, draw_image, explore, forest, map_grid, panels, show
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,18 @@ def test_outlines_of_mask_and_marker():
     path = axes[1].collections[0].get_paths()[0].vertices
     assert (path.min(0).tolist(), path.max(0).tolist()) == ([1.5, 1.5], [4.5, 4.5])
     assert axes[0].get_title() == "both" and axes[0].images[0].get_clim() == (0, 1)
+
+
+def test_what_is_found_is_dashed_in_the_colour_of_the_method_and_may_be_empty():
+    found = np.zeros((8, 8), bool)
+    axes = panels(1, 2)[1][0]
+    draw_found(axes[1], found)
+    found[2:5, 2:5] = True
+    draw_found(axes[0], found)
+    draw_found(axes[0], found, style="dotted")
+    assert [outlines(ax) for ax in axes] == [[COLOURS["method"]] * 2, []]
+    dashes = [drawn.get_linestyles()[0][1] for drawn in axes[0].collections]
+    assert dashes[0] != dashes[1] and all(dashes)
 
 
 def test_heat_is_signed_and_as_opaque_as_strong():

@@ -7,11 +7,13 @@ import tomllib
 from pathlib import Path
 
 import yaml
+from chapter import prose
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
 
 
@@ -79,15 +81,22 @@ def test_one_slug_everywhere():
 
 
 def test_readme_lists_the_notebooks_that_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"\]\((notebooks/\w+\.ipynb)\)", readme))
+    listed = set(re.findall(r"\]\((notebooks/\w+\.ipynb)\)", README))
     assert listed == {f"notebooks/{file.name}" for file in (ROOT / "notebooks").glob("*.ipynb")}
-    assert readme.count("<!-- badges ") == len(listed)
+    assert README.count("<!-- badges ") == len(listed)
+
+
+def test_readme_tells_the_minutes_and_the_memory_that_the_notebooks_tell():
+    rows = re.findall(r"\]\((notebooks/\w+\.ipynb)\) \|[^|]+\| ([\d.]+) \| ([\d.]+ GB) \|", README)
+    assert len(rows) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    for file, minutes, memory in rows:
+        told = re.search(r"teach ([\d.]+)[^|]*\| ([\d.]+ GB)", prose(ROOT / file)).groups()
+        assert told == (minutes, memory), file
 
 
 def test_readme_and_makefile_name_the_same_targets():
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
-    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")]
+    texts = [README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")]
     named = {target for text in texts for target in re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE)}
     assert named <= set(phony)
     assert {"run", "test", "check", "lab"} <= named
