@@ -11,6 +11,7 @@ import numpy as np
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from helpers.explain import resize_map
 from helpers.frontend import is_live
@@ -67,7 +68,8 @@ def draw_image(ax: Axes, image: np.ndarray, *, mask=None, marker=None, heat=None
 def draw_found(ax: Axes, found: np.ndarray, *, style: str = "dashed") -> None:
     """What a method found, a mask (H, W): its outline over a picture that is already drawn; nothing if it is empty."""
     if np.any(found):
-        ax.contour(found, levels=[0.5], colors=[COLOURS["method"]], linewidths=1.6, linestyles=style)
+        drawn = ax.contour(found, levels=[0.5], colors=[COLOURS["method"]], linewidths=1.6, linestyles=style)
+        drawn.set_path_effects([withStroke(linewidth=3, foreground="black")])  # readable on orange tissue, too
 
 
 def explore(draw: Callable[..., None], *, alt: str, photograph: bool = True, **choices: list) -> None:
