@@ -167,18 +167,16 @@ def test_runs_of_the_grid_are_parts_of_the_chapter():
 
 WEAK = ("patch + size", "scribble", "scribble, augmented")
 PLACES = ("phantom", "public")
-
-
 COMPARED = {"hearts": ("augmented", "attention gate", "teacher", "chosen", "augmented + teacher", *WEAK, "forest")}
 COMPARED |= {"classes": ("network, augmented", "table", "transfer", "transfer, augmented", "transfer, chosen")}
 COMPARED["classes"] += ("transfer + table",)
 CONTROL = {"hearts": "plain", "classes": "network"}
+MEASURE = {"hearts": "Dice", "classes": "AUC"}
 
 
 def pair_of(table, row, data, name):
     """Scores of a method and of its control (draws,), means over 5, 10, 20 and 50 labels."""
-    what = "Dice" if row == "hearts" else "AUC"
-    return [table[row, data, f"{one}: {what}"][:, :4].mean(1) for one in (name, CONTROL[row])]
+    return [table[row, data, f"{one}: {MEASURE[row]}"][:, :4].mean(1) for one in (name, CONTROL[row])]
 
 
 def shown(table) -> dict[tuple[str, str, str], bool]:
@@ -212,14 +210,13 @@ def sentences(table) -> dict[str, str]:
     worth = idea_of_the_chapter().worth
 
     def score(row, data, name, k):
-        return table[row, data, f"{name}: {'Dice' if row == 'hearts' else 'AUC'}"][:, k]
+        return table[row, data, f"{name}: {MEASURE[row]}"][:, k]
 
     def two(row, name, k):
         return "{:.2f} and {:.2f}".format(*[score(row, data, name, k).mean() for data in PLACES])
 
     def gain(row, name, data, k=slice(4)):
-        control = "plain" if row == "hearts" else "network"
-        means = (score(row, data, one, k).reshape(10, -1).mean(1) for one in (name, control))
+        means = (score(row, data, one, k).reshape(10, -1).mean(1) for one in (name, CONTROL[row]))
         return "{:+.2f} ± {:.2f}".format(*paired_gain(*means)).replace("-", "−")
 
     def gains(row, name, k=slice(4)):
@@ -230,9 +227,8 @@ def sentences(table) -> dict[str, str]:
         return sum(values.sum() for values in found), sum(values.size for values in found)
 
     def worth_of(row, name, data, k):
-        control = "plain" if row == "hearts" else "network"
-        labels = table[row, data, f"{control}: labels"][0]
-        score_of_control = score(row, data, control, slice(None)).mean(0)
+        labels = table[row, data, f"{CONTROL[row]}: labels"][0]
+        score_of_control = score(row, data, CONTROL[row], slice(None)).mean(0)
         value = worth(score(row, data, name, k).mean(), labels, score_of_control)
         return "200 or more" if value > 199.5 else f"{value:.0f}"
 

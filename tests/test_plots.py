@@ -121,6 +121,7 @@ def test_what_is_found_is_dashed_in_the_colour_of_the_method_and_may_be_empty():
     assert [outlines(ax) for ax in axes] == [[COLOURS["method"]] * 2, []]
     dashes = [drawn.get_linestyles()[0][1] for drawn in axes[0].collections]
     assert dashes[0] != dashes[1] and all(dashes)
+    assert all(drawn.get_path_effects() for drawn in axes[0].collections)  # the dark edge
 
 
 def test_heat_is_signed_and_as_opaque_as_strong():
