@@ -72,6 +72,19 @@ def draw_found(ax: Axes, found: np.ndarray, *, style: str = "dashed") -> None:
         drawn.set_path_effects([withStroke(linewidth=3, foreground="black")])  # readable on orange tissue, too
 
 
+def draw_cloud(
+    ax: Axes, place: float, recorded: Sequence[float], live: float = float("nan"), *, colour="method"
+) -> None:
+    """One column of a figure: recorded draws as dots, a bar at their mean, and the live run as a diamond among them.
+
+    place: of the column along x. A live value that is not finite (no live run) is left out.
+    """
+    ax.plot([place] * len(recorded), recorded, "o", ms=5, color=COLOURS[colour], alpha=0.45)
+    ax.plot([place - 0.25, place + 0.25], [np.mean(recorded)] * 2, color=COLOURS[colour], lw=3)
+    if np.isfinite(live):
+        ax.plot(place, live, "D", ms=9, mfc="white", mec="black", mew=1.8, zorder=3)
+
+
 def explore(draw: Callable[..., None], *, alt: str, photograph: bool = True, **choices: list) -> None:
     """Show draw(ax, name=value, …) over one or two lists of choices as small multiples; as sliders, too, where live.
 

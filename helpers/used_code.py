@@ -10,7 +10,8 @@ from pathlib import Path
 from helpers.provenance import repo_root
 
 WHOLE = "*"  # a module used as an object: any of its definitions may be
-SHOWS = {"display", "exercise", "solution"}  # tags of cells on which no number of the record depends
+# Tags of cells on which no number of the record depends: they draw, ask, or compare what is already computed.
+SHOWS = {"display", "exercise", "solution", "nbval-check-output"}
 
 
 def code_hash(notebook: str) -> str:
@@ -44,7 +45,7 @@ def _reached(tree: ast.Module) -> set[str]:
                 todo |= uses - done
         if name in imported:  # a package hands on what its modules define
             todo |= {imported[name]} - done
-        if _module_file(f"{package}.{name}"):
+        if file.name == "__init__.py" and _module_file(f"{package}.{name}"):
             todo |= {(f"{package}.{name}", WHOLE)} - done
     return found
 

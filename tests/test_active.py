@@ -9,6 +9,7 @@ from helpers import acquire
 from helpers.active import (
     Answer,
     area,
+    detectable_gain,
     holm,
     labels_needed,
     once,
@@ -183,3 +184,22 @@ def test_paired_gain_is_scipy_s_interval():
     np.testing.assert_allclose([mean - half, mean + half], [found.low, found.high])
     with pytest.raises(ValueError, match="1 and 1 scores; expected the same two or more draws"):
         paired_gain([1.0], [2.0])
+
+
+@pytest.mark.parametrize(("draws", "comparisons"), [(5, 1), (5, 15), (10, 30)])
+def test_a_detectable_gain_is_shown_in_four_of_five_repetitions(draws, comparisons):
+    """Simulated: differences of known spread around that gain, and a t test at the level of the first of n."""
+    shape = np.random.default_rng(1).normal(size=draws)
+    shape = (shape - shape.mean()) / shape.std(ddof=1)  # a sample whose standard deviation is 1
+    gain = detectable_gain(shape, np.zeros(draws), comparisons=comparisons)
+    repeated = np.random.default_rng(0).normal(gain, 1, size=(20_000, draws))
+    shown = ttest_rel(repeated, np.zeros_like(repeated), axis=1).pvalue < 0.05 / comparisons
+    assert shown.mean() == pytest.approx(0.8, abs=0.015)
+    assert detectable_gain(3 * shape, np.zeros(draws), comparisons=comparisons) == pytest.approx(3 * gain)
+
+
+def test_what_detectable_gain_refuses():
+    with pytest.raises(ValueError, match="1 and 1 scores; expected the same two or more draws"):
+        detectable_gain([1.0], [2.0])
+    with pytest.raises(ValueError, match="comparisons is 0; expected 1 or more"):
+        detectable_gain([1.0, 2.0], [2.0, 3.0], comparisons=0)

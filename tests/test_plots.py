@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers import frontend, plots
-from helpers.plots import COLOURS, draw_found, draw_image, explore, forest, map_grid, panels, show
+from helpers.plots import COLOURS, draw_cloud, draw_found, draw_image, explore, forest, map_grid, panels, show
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +122,17 @@ def test_what_is_found_is_dashed_in_the_colour_of_the_method_and_may_be_empty():
     dashes = [drawn.get_linestyles()[0][1] for drawn in axes[0].collections]
     assert dashes[0] != dashes[1] and all(dashes)
     assert all(drawn.get_path_effects() for drawn in axes[0].collections)  # the dark edge
+
+
+def test_a_cloud_has_every_draw_its_mean_and_the_live_run_among_them():
+    _, axes = panels(1, 1)
+    draw_cloud(axes[0, 0], 2, [0.1, 0.2, 0.6], 0.9)
+    dots, mean, live = axes[0, 0].lines
+    assert dots.get_ydata().tolist() == [0.1, 0.2, 0.6] and set(dots.get_xdata()) == {2}
+    assert mean.get_ydata() == pytest.approx([0.3, 0.3]) and mean.get_color() == COLOURS["method"]
+    assert (live.get_xdata(), live.get_ydata()) == ([2], [0.9]) and live.get_zorder() > dots.get_zorder()
+    draw_cloud(axes[0, 0], 3, [0.5], float("nan"), colour="control")
+    assert len(axes[0, 0].lines) == 5 and axes[0, 0].lines[-1].get_color() == COLOURS["control"]
 
 
 def test_heat_is_signed_and_as_opaque_as_strong():

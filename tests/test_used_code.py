@@ -90,13 +90,19 @@ def test_hash_changes_with_code_that_is_used(repository, file, old, new, changes
     assert (code_hash("05_tiny") != before) == changes
 
 
+def test_a_new_module_with_the_name_of_a_function_changes_nothing(repository):
+    before = code_hash("05_tiny")
+    (repository / "helpers" / "use.py").write_text("")  # beside helpers/used.py, which defines use()
+    assert code_hash("05_tiny") == before
+
+
 def test_hash_changes_with_the_cells_but_not_with_prose_outputs_and_what_only_shows(repository):
     file = repository / "notebooks" / "05_tiny.ipynb"
     before, book = code_hash("05_tiny"), nbformat.read(file, as_version=4)
     book.cells[-1].source, book.cells[0].execution_count = "More prose.", 7
     nbformat.write(book, file)
     assert code_hash("05_tiny") == before
-    for tag in ("display", "exercise", "solution"):
+    for tag in ("display", "exercise", "solution", "nbval-check-output"):
         shows = nbformat.v4.new_code_cell("used.other()", metadata={"tags": [tag]})
         nbformat.write(nbformat.v4.new_notebook(cells=[*book.cells, shows]), file)
         assert code_hash("05_tiny") == before
