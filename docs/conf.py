@@ -34,15 +34,15 @@ html_title = project
 html_show_sphinx = False
 html_show_search_summary = False  # it would fetch the pages that were found, which no browser allows from disk
 html_context = {"default_mode": "light"}  # figures have a white ground
-html_theme_options = {
-    "repository_url": PROJECT["urls"]["repository"],
-    "repository_branch": f"v{version}",
-    "path_to_docs": "notebooks",
-    "use_repository_button": True,
-    "use_download_button": True,
-    "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"},
-    "show_toc_level": 2,
-}
+html_theme_options = {"use_download_button": True, "show_toc_level": 2}
+if address := PROJECT.get("urls", {}).get("repository"):  # where it is published, if it is
+    html_theme_options |= {
+        "repository_url": address,
+        "repository_branch": f"v{version}",
+        "path_to_docs": "notebooks",
+        "use_repository_button": True,
+        "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"},
+    }
 html_css_files = ["book.css"]
 html_static_path = ["_static"]
 

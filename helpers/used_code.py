@@ -10,8 +10,9 @@ from pathlib import Path
 from helpers.provenance import repo_root
 
 WHOLE = "*"  # a module used as an object: any of its definitions may be
-# Tags of cells on which no number of the record depends: they draw, ask, or compare what is already computed.
-SHOWS = {"display", "exercise", "solution", "nbval-check-output"}
+# Tags of cells on which no number of the record depends: they find the repository, draw, ask, or compare what is
+# already computed.
+SHOWS = {"setup", "display", "exercise", "solution", "nbval-check-output"}
 
 
 def code_hash(notebook: str) -> str:

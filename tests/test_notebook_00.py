@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from chapter import cells
+from nbformat import read
 from skimage.transform import resize
 
 from helpers.data import xray
@@ -54,3 +55,6 @@ def test_the_notebook_runs_on_the_readers_own_volume(tmp_path):
     parameters = {"profile": "smoke", "data": "folder", "data_dir": str(tmp_path / "own"), "modality": "mr"}
     record = read_record(run_notebook(CHAPTER, tmp_path / "out", parameters))
     assert record["params"]["modality"] == "mr" and record["params"]["data_dir"] == ""
+    figures = [o for cell in read(tmp_path / "out" / CHAPTER.name, 4).cells for o in cell.get("outputs", [])]
+    alts = [o.metadata[kind]["alt"] for o in figures for kind in o.get("data", {}) if kind.startswith("image/")]
+    assert alts[0].endswith("Above in mr: your own.")  # the first figure shows them, as section 1 says

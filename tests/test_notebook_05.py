@@ -6,7 +6,7 @@ import torch
 from chapter import cells, prose, recorded
 from scipy.stats import ttest_rel
 
-from helpers.active import holm, paired_gain
+from helpers.active import detectable_gain, holm, paired_gain
 from helpers.attention import SqueezeExcitation
 from helpers.grids import read_grid
 from helpers.mil import mil, segment_softmax
@@ -67,30 +67,39 @@ def told(pair):
 def test_what_the_chapter_says_of_recorded_slices():
     table = recorded("attention")
     dice = {(d, name): table["segment", d, f"{name}: Dice"] for d in ("phantom", "public") for name in NETS}
-    mean = {key: values.mean(1) for key, values in dice.items()}
-    gains = [told([mean[data, name] for name in ("gate", "gate sum")]) for data in ("phantom", "public")]
-    says(f"the gate gains {gains[0]} on tumours and {gains[1]} on ventricles")
-    for data in ("phantom", "public"):
-        for block in ("se", "cbam"):
-            gain, half = paired_gain(mean[data, block], mean[data, f"{block} sum"])
-            assert gain < half
-    assert set(sorted(NETS, key=lambda name: mean["phantom", name].mean())[:2]) == {"cbam", "cbam sum"}
-    (plain, gate), thirty = (
-        (dice["phantom", name][:, 0] for name in ("plain", "gate")),
-        dice["phantom", "gate sum"][:, 1],
+
+    def pair(data, size, block="gate"):
+        return [dice[data, name][:, size] for name in (block, f"{block} sum")]
+
+    few, many = pair("phantom", 0), pair("phantom", 2)
+    says(
+        f"The gain of the gates over their control is {told(few)}",
+        f"only a gain as large as {detectable_gain(*few):.2f} would have been seen four times in five",
+        f"the gain is {told(many)}, and {detectable_gain(*many):.2f} would have been seen",
+        f"On ventricles the gates gain {told(pair('public', 2))} with 100 slices",
     )
+    keys = [(d, size, block) for d in ("phantom", "public") for size in range(3) for block in ("gate", "se", "cbam")]
+    gains = [paired_gain(*pair(*key)) for key in keys]
+    outside = sorted(round(mean, 2) for mean, half in gains if abs(mean) > half)
+    assert len(gains) == 18 and outside == [-0.02, 0.02]
+    for size in range(3):
+        mean, half = paired_gain(*[dice["phantom", name][:, size] for name in ("wide", "plain")])
+        assert mean < half
+    plain, gate = (dice["phantom", name][:, 0] for name in ("plain", "gate"))
     says(
         f"the plain network has between {plain.min():.2f} and {plain.max():.2f}",
         f"that with gates between {gate.min():.2f} and {gate.max():.2f}",
-        "fell to {:.2f}, while its sisters have {:.2f} to {:.2f}".format(*np.sort(thirty)[[0, 1, -1]]),
     )
     hundred = [dice["phantom", name][:, 2].mean() for name in ("plain", "wide", "gate", "gate sum")]
-    says(f"the plain, the wide and both gated networks have {min(hundred):.2f} to {max(hundred):.2f}")
+    says(f"plain, the wide and both gated networks have {min(hundred):.2f} to {max(hundred):.2f}")
     tumour, ventricle = (table["segment", data, "gate: pixel AUC"] for data in ("phantom", "public"))
     says(
-        f"its AUC lies between {tumour.min():.2f} (dark) and {tumour.max():.2f} (bright)", "above 0.7 in all five draws"
+        f"the gate's AUC lies between {tumour.min():.2f} and {tumour.max():.2f}, against all other pixels of the slice",
+        "above 0.7 in all five draws",
     )
     assert (ventricle > 0.7).all()
+    scattered, below = (table["segment", data, "gate sum: pixel AUC"] for data in ("phantom", "public"))
+    assert np.ptp(scattered) > np.ptp(tumour) and (below < 0.7).all()
 
 
 def test_what_the_chapter_says_of_recorded_bags():
@@ -99,12 +108,19 @@ def test_what_the_chapter_says_of_recorded_bags():
         (d, n): table["bags", d, f"{n}: slide AUC"] for d in ("phantom", "sample") for n in ("attention", "mean", "max")
     }
 
-    def gain(data, control):
-        return told([auc[data, name].mean(1) for name in ("attention", control)])
+    def pair(data, control, size):
+        return [auc[data, name][:, size] for name in ("attention", control)]
 
-    says(f"{gain('phantom', 'mean')} over the mean on phantoms, {gain('sample', 'mean')} on tissue")
-    assert gain("sample", "max").startswith("-")
-    says(f"beats attention by {gain('sample', 'max')[1:]}")
+    level = pair("phantom", "mean", 2)
+    says(
+        f"no gain over the mean on phantoms with 20 slides, {told(level)} with 40",
+        f"where {detectable_gain(*level):.2f} would have been seen",
+        f"On tissue the intervals are wide (± {paired_gain(*pair('sample', 'mean', 2))[1]:.2f} with 40)",
+    )
+    assert abs(paired_gain(*pair("phantom", "mean", 1))[0]) < 0.005
+    ahead = told(pair("sample", "max", 2))
+    assert ahead.startswith("-")
+    says(f"With 40 slides it is {ahead[1:]} ahead of attention")
     slides = auc["phantom", "max"].mean(0)
     says(f"climbs from {slides[0]:.2f} with 10 to {slides[-1]:.2f} with 40")
     weight, logit = (
@@ -132,9 +148,10 @@ def test_what_the_chapter_says_of_recorded_films_and_maps():
     assert cnn[1] > vit[3] and round(auc["public", "cnn"][1], 2) == round(auc["public", "vit"][2], 2)
     both = {m: [table["hunger", "phantom", f"{n}: {m}"].mean() for n in ("ViT rollout", "sobel")] for m in TRUST}
     says(
-        "over edges by AUPRC ({:.2f} against {:.2f})".format(*both["AUPRC"]),
+        "ahead of edges by AUPRC (in the mean {:.2f} against {:.2f})".format(*both["AUPRC"]),
         "hardly ahead ({:.2f} against {:.2f})".format(*both["pointing game"]),
     )
+    assert (table["hunger", "phantom", "ViT rollout: AUPRC"] > table["hunger", "phantom", "sobel: AUPRC"]).all()
     signs, ends = (table["hunger", "phantom", name] for name in ("CBAM: pixel AUC", "cnn + cbam: last AUC"))
     says(f"its AUC of pixels is between {signs.min():.2f} and {signs.max():.2f}", "that all end with an AUC of 1.00")
     assert (ends.round(2) == 1).all()
@@ -155,6 +172,12 @@ def test_what_the_verdict_says():
         sum(paired_gain(*scores[key])) for key in scores if key[:2] in {("segment", "public"), ("bags", "phantom")}
     ]
     says("no room for a gain above 0.05")
+    gate, tissue = (scores["segment", "phantom", "gate"], scores["bags", "sample", "attention"])
+    could = [detectable_gain(*pair, comparisons=10) for pair in (scores["segment", "public", "gate"], gate, tissue)]
+    says("it is {:.2f} for gates, and there".format(*could))
+    says("it is {1:.2f} for gates, and on tissue it is {2:.2f}".format(*could))
+    hundred = [table["segment", "phantom", f"{name}: Dice"][:, 2] for name in ("gate", "gate sum")]
+    says(f"with 100 they do not help by more than {sum(paired_gain(*hundred)):.2f}")
     assert len(narrow) == 4 and max(narrow) < 0.05
     times = [
         table["segment", data, f"{block}: seconds"].mean() / table["segment", data, "plain: seconds"].mean()

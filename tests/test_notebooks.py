@@ -8,6 +8,7 @@ import pytest
 import torch
 from chapter import cells
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from helpers import explain
 from helpers.data import xray
@@ -49,17 +50,53 @@ def test_every_exercise_is_followed_by_its_solution():
     assert len(tags) >= 6 and tags == ["exercise", "solution"] * (len(tags) // 2)
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
+class Films:
+    """Ten normal and ten abnormal films, whose pixels are the logits that a network gives them."""
+
+    def __init__(self, abnormal: np.ndarray):
+        self.labels = np.repeat([0, 1], 10)
+        self.logits = torch.from_numpy(np.concatenate([np.arange(10.0), abnormal]))[:, None]
+
+    def tensor(self) -> torch.Tensor:
+        return self.logits
+
+
+ABOVE, BELOW = np.arange(10, 20.0), np.arange(-10, 0.0)
+ARMS = {
+    "as in training": ABOVE,
+    "no letters": np.append(ABOVE[:9], 4.5),  # one abnormal film in the middle of the normal ones: AUC 0.95
+    "letters swapped": BELOW,
+    "letters at random": np.concatenate([ABOVE[:5], BELOW[:5]]),
+}
+
+
+def exercise_namespace() -> dict:
     net, images = network_and_images()
     namespace = {"torch": torch, "explain": explain, "net": net.eval(), "x": images, "shown": torch.arange(3)}
     namespace |= {"BLOCKS": BLOCKS, "run": SimpleNamespace(device=torch.device("cpu"))}
-    areas = {"as in training": 1.0, "no letters": 0.6, "letters swapped": 0.1}
-    namespace["arm_auc"] = {f"fooled, {where}": (area, area, area) for where, area in areas.items()}
+    namespace |= {"arms": {where: {"test": Films(logits)} for where, logits in ARMS.items()}}
+    namespace |= {"arm_parts": SimpleNamespace(test="test"), "arm_nets": {"fooled": None}}
+    namespace |= {"predict": lambda net, pixels: pixels, "roc_auc_score": roc_auc_score}
+    return namespace | {"arm_auc": {"fooled, letters swapped": (0.0, 0.0, 0.0)}}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
+    namespace = exercise_namespace()
     exec(cells(CHAPTER, "exercise")[number], namespace)
     assert capsys.readouterr().out == "not yet\n"
     exec(cells(CHAPTER, "solution")[number], namespace)
     assert capsys.readouterr().out == "correct\n"
+
+
+def test_every_arm_set_that_raises_the_alarm_is_an_answer(capsys):
+    """Swapped and random letters, each with its own AUC; not a set on which the fooled network does nearly as well."""
+    namespace = exercise_namespace()
+    exec(cells(CHAPTER, "exercise")[2], namespace)
+    check = namespace["check_alarm"]
+    assert check("letters swapped", 0.0) == check("letters at random", 0.5) == "correct"
+    assert check("letters at random", 0.9) == "an alarm, but with another AUC"
+    assert check("as in training", 1.0) == check("no letters", 0.95) == "not yet"
 
 
 def test_the_notebook_runs_on_a_folder_in_the_layout_of_mura(tmp_path):

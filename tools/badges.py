@@ -1,10 +1,12 @@
 """Write the repository and version of pyproject.toml wherever they are named: `make badges`.
 
+A project without an address there is not published: no badge and no command then leads to a place that may not hold it.
+
     python tools/badges.py             # rewrite what differs
     python tools/badges.py --check     # only say what differs; exit status 1 if anything does
 
 README.md       badges between `<!-- badges NAME.ipynb -->` and `<!-- /badges -->`; the address after `git clone`
-CITATION.cff    `repository-code` and `version`
+CITATION.cff    `repository-code` (a comment if there is no address) and `version`
 notebooks/      badges in the first cell between `<!-- badges -->` and `<!-- /badges -->`;
                 SLUG and TAG in the cell tagged `setup`
 """
@@ -19,17 +21,25 @@ from urllib.parse import quote
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKED = re.compile(r"(<!-- badges ?(\S*) -->).*?(<!-- /badges -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- badges ?(\S*) -->)(?:(?!<!-- badges).)*?(<!-- /badges -->)", re.DOTALL)
+ADDRESS = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 
 
 def project(root: Path) -> tuple[str, str]:
-    """The slug "owner/name" and the version in `pyproject.toml`."""
+    """The slug "owner/name" ("" without an address) and the version in `pyproject.toml`."""
     table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return table["urls"]["repository"].removeprefix("https://github.com/").strip("/"), table["version"]
+    address = {name.lower(): value for name, value in table.get("urls", {}).items()}.get("repository")
+    if address is None:
+        return "", table["version"]
+    if not (match := ADDRESS.fullmatch(address.strip())):
+        sys.exit(f"pyproject.toml: repository is {address!r}, expected https://github.com/OWNER/NAME")
+    return match[1], table["version"]
 
 
 def badges(slug: str, version: str, notebook: str) -> str:
-    """Markdown of the Colab and Binder badges of one notebook, at the tag of the version."""
+    """Markdown of the Colab and Binder badges of one notebook, at the tag of the version; empty without a slug."""
+    if not slug:
+        return ""
     colab = f"https://colab.research.google.com/github/{slug}/blob/v{version}/notebooks/{notebook}"
     binder = f"https://mybinder.org/v2/gh/{slug}/v{version}?labpath={quote(f'notebooks/{notebook}', safe='')}"
     return (
@@ -41,13 +51,25 @@ def badges(slug: str, version: str, notebook: str) -> str:
 def refresh_text(text: str, slug: str, version: str, *, notebook: str = "") -> str:
     """`text` with every marked place rewritten; `notebook` is the name for marks that give none."""
 
+    marks = [len(re.findall(mark, text)) for mark in ("<!-- badges", "<!-- /badges -->")]
+    if marks[0] != marks[1]:
+        sys.exit(f"{marks[0]} marks <!-- badges --> and {marks[1]} <!-- /badges -->; expected as many: {text[:60]!r} …")
+
     def write(match: re.Match) -> str:
-        line = "" if match[2] else "\n"  # a line that begins with a comment is HTML: its Markdown is not rendered
+        # A line that begins with a comment is HTML, in which Markdown is not rendered.
+        line = "" if match[2] or not slug else "\n"
         return f"{match[1]}{line}{badges(slug, version, match[2] or notebook)}{line}{match[3]}"
 
     text = MARKED.sub(write, text)
-    text = re.sub(r"(?<=git clone )https://github\.com/\S+", f"https://github.com/{slug}", text)
-    text = re.sub(r"^(repository-code:).*", rf'\1 "https://github.com/{slug}"', text, flags=re.MULTILINE)
+    address = slug and f"https://github.com/{slug}"
+    text = re.sub(
+        r"(?<=git clone )(?:ADDRESS|https://github\.com/\S+)(?= small-sample$)",
+        address or "ADDRESS",
+        text,
+        flags=re.MULTILINE,
+    )
+    code = f'repository-code: "{address}"' if slug else "# repository-code: not published"
+    text = re.sub(r"^(?:# )?repository-code:.*", code, text, flags=re.MULTILINE)
     text = re.sub(r"^(version:).*", rf"\1 {version}", text, flags=re.MULTILINE)
     text = re.sub(r'^(SLUG =) "[^"]*"', rf'\1 "{slug}"', text, flags=re.MULTILINE)
     return re.sub(r'^(TAG =) "[^"]*"', rf'\1 "v{version}"', text, flags=re.MULTILINE)
@@ -75,7 +97,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to work on")
     options = parser.parse_args()
     slug, version = project(options.root)
-    stale = []
+    here, stale = f"{slug or 'no address,'} v{version}", []
     for file in (options.root / "README.md", options.root / "CITATION.cff", *options.root.glob("notebooks/*.ipynb")):
         old = file.read_text(encoding="utf-8")
         if file.suffix == ".ipynb":
@@ -87,8 +109,8 @@ def main() -> None:
             if not options.check:
                 file.write_text(new, encoding="utf-8", newline="\n")
     if options.check and stale:
-        sys.exit(f"{', '.join(stale)}: not {slug} v{version}, which pyproject.toml says; run `make badges`")
-    print(f"{slug} v{version}: {', '.join(stale) or 'nothing'} {'differs' if options.check else 'rewritten'}")
+        sys.exit(f"{', '.join(stale)}: not {here}, as pyproject.toml says; run `make badges`")
+    print(f"{here}: {', '.join(stale) or 'nothing'} {'differs' if options.check else 'rewritten'}")
 
 
 if __name__ == "__main__":
