@@ -29,12 +29,15 @@ help:  ## list the targets
 run: prepared  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NOTEBOOKS=…]
 	$(IN)/python -m helpers.runner $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
 
-test: check prepared  ## everything: check, every committed notebook again with its claims, copies for students in smoke
+test: check prepared  ## everything: check, every committed notebook again with its claims, copies for students untrained
 	$(IN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  --nbval-cell-timeout=$(CELL_TIMEOUT) --nbval-kernel-startup-timeout=180 $(NOTEBOOKS)
 	$(MAKE) student
-	$(IN)/python -m helpers.runner $(STUDENT)/*.ipynb -p profile smoke --out runs/student
-	$(IN)/python tools/student.py runs/student/*.ipynb --open
+	rm -rf build/untrained runs/untrained
+	$(IN)/python tools/untrained.py $(STUDENT)/*.ipynb --out build/untrained
+	$(IN)/python -m helpers.runner build/untrained/*.ipynb -p profile smoke --out runs/untrained
+	$(IN)/python tools/student.py runs/untrained/*.ipynb --open
+	$(IN)/python tools/untrained.py runs/untrained/*/metrics.json --check tests/untrained.yaml
 
 check: samples $(COMPILED)  ## the fast part, for every commit: ruff and the tests of the code
 	$(IN)/ruff check .
