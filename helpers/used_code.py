@@ -1,6 +1,13 @@
-"""What code a notebook runs: its cells and, definition by definition, what they use of `helpers`."""
+"""What code a notebook runs, in a form that only changes when what is computed may change.
+
+The *normal form*: the cells on which a recorded number depends and, definition by definition, what they use of
+`helpers`, as `ast.unparse` writes it without docstrings, annotations and the texts of errors. A comment, a layout, a
+module's name, a new file change nothing. Left out is what no number depends on: figures, tables, claims, the machinery
+of runs (but for seeds, threads and determinism), and what makes or reads images, of which a record has the hash.
+"""
 
 import ast
+import copy
 import hashlib
 import importlib.util
 import json
@@ -9,40 +16,46 @@ from pathlib import Path
 
 from helpers.provenance import repo_root
 
+OURS = ("helpers", "data_scripts")
 WHOLE = "*"  # a module used as an object: any of its definitions may be
 # Tags of cells on which no number of the record depends: they find the repository, draw, ask, or compare what is
 # already computed.
 SHOWS = {"setup", "display", "exercise", "solution", "nbval-check-output"}
+# Modules that show, or run notebooks and keep their records.
+MACHINERY = {"plots", "game", "tables", "frontend", "overview", "provenance", "grids", "runner", "processes"}
+MACHINERY |= {"runs", "batch", "batch_plan", "batch_run", "used_code"}
+PREPARES = ("helpers.runs", "_prepare_torch")  # of the machinery what a number depends on
 
 
 def code_hash(notebook: str) -> str:
-    """sha256 of what a notebook runs: its code cells and every definition of `helpers` that they lead to.
+    """sha256 of the normal form of a notebook in `notebooks/`; one that is not there counts as one without cells."""
+    return hashlib.sha256("\0".join(normal_form(notebook)).encode()).hexdigest()
 
-    Prose, outputs, cells that only show something (their tags are `SHOWS`), and functions, classes and constants that
-    only other chapters use leave it unchanged; so do the modules that make or read images, for which the record has the
-    hash of what came out of them. A notebook that is not in `notebooks/` counts as one without cells.
-    """
+
+def normal_form(notebook: str) -> list[str]:
+    """Statements of the notebook's cells in their order, then the definitions that they lead to, sorted."""
     path = repo_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
     counting = [c for c in cells if c["cell_type"] == "code" and not SHOWS & set(c["metadata"].get("tags", []))]
-    sources = ["".join(cell["source"]) for cell in counting]
-    tree = ast.parse("\n".join(map(_without_magics, sources)))
-    return hashlib.sha256("\0".join(sources + sorted(_reached(tree))).encode()).hexdigest()
+    tree = ast.parse("\n".join(_without_magics("".join(cell["source"])) for cell in counting))
+    known, plain = _imports(tree, ""), [node for node in map(_plain, tree.body) if node]
+    start = set().union({PREPARES}, *(_uses(node, known) for node in plain))
+    return [_written(node, known) for node in plain] + sorted(_reached(start))
 
 
-def _reached(tree: ast.Module) -> set[str]:
-    """File name and text of all top-level statements that the code leads to."""
-    todo, done, found = _uses(tree, _imports(tree, "")) | {("helpers.runs", "start_run")}, set(), set()
+def _reached(todo: set[tuple[str, str]]) -> set[str]:
+    """Normal forms of all top-level statements that these definitions lead to, theirs included."""
+    todo, done, found = set(todo), set(), set()
     while todo:
         module, name = use = todo.pop()
         done.add(use)
         file = _module_file(module)
-        if file is None or not _decides(file):
+        if file is None or not (_decides(file) or use == PREPARES):
             continue
         statements, imported, package = _read(file, file.stat().st_mtime_ns)
         for names, text, uses in statements:
-            if name == WHOLE or name in names or not names:  # what has no name acts on import
-                found.add(f"{file.name}\0{text}")
+            if name == WHOLE or name in names or (not names and use != PREPARES):  # what has no name acts on import
+                found.add(text)
                 todo |= uses - done
         if name in imported:  # a package hands on what its modules define
             todo |= {imported[name]} - done
@@ -53,19 +66,64 @@ def _reached(tree: ast.Module) -> set[str]:
 
 @cache
 def _read(file: Path, _stamp: int) -> tuple[list, dict, str]:
-    text = file.read_text(encoding="utf-8")
-    tree, lines = ast.parse(text), text.splitlines()
+    """Of a module: names, normal form and uses of its statements; what it imports of `helpers`; its package."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     package = ".".join(file.relative_to(repo_root()).parent.parts)
     imported = _imports(tree, package)
     own = {name: (_name(file), name) for node in tree.body for name in _names(node)}
     statements = []
     for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom) or _is_text(node):
-            continue
-        start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        code = "\n".join(lines[start - 1 : node.end_lineno])
-        statements.append((_names(node), code, _uses(node, own | imported | _imports(node, package))))
-    return statements, imported, package
+        if plain := _plain(node):
+            inside = imported | _imports(node, package)
+            statements.append((_names(node), _written(plain, inside), _uses(plain, own | inside)))
+    return statements, {name: use for name, use in imported.items() if _library(use) == "helpers"}, package
+
+
+class _Normal(ast.NodeTransformer):
+    """Takes away what may differ while the same is computed."""
+
+    def _definition(self, node):
+        node = self.generic_visit(node)
+        if node.body and _is_text(node.body[0]):
+            node.body = node.body[1:]
+        node.body = node.body or [ast.Pass()]
+        if not isinstance(node, ast.ClassDef):
+            node.returns = None
+        return node
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition
+
+    def visit_arg(self, node):
+        return ast.arg(node.arg)
+
+    def visit_AnnAssign(self, node):  # without a value it is a field of a class: its name and place count
+        node = self.generic_visit(node)
+        return ast.Assign([node.target], node.value or ast.Constant(...), lineno=0)
+
+    def visit_Raise(self, node):
+        error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(error, None)
+
+    def visit_Assert(self, node):
+        return ast.Assert(self.visit(node.test), None)
+
+    def visit_Import(self, node):
+        return None
+
+    visit_ImportFrom = visit_Import
+
+
+def _plain(node: ast.stmt) -> ast.stmt | None:
+    """A copy of a statement without what may differ; None if nothing is left."""
+    plain = _Normal().visit(copy.deepcopy(node))
+    return None if plain is None or _is_text(plain) else ast.fix_missing_locations(plain)
+
+
+def _written(plain: ast.stmt, imports: dict[str, tuple[str, str]]) -> str:
+    """A statement as text, with the meaning of each name that it takes from another library."""
+    names = {part.id for part in ast.walk(plain) if isinstance(part, ast.Name)}
+    of_others = [(name, use) for name, use in imports.items() if name in names and _library(use) not in OURS]
+    return "\n".join([*(f"{name} = {'.'.join(use)}" for name, use in sorted(of_others)), ast.unparse(plain)])
 
 
 def _is_text(node: ast.stmt) -> bool:
@@ -85,8 +143,9 @@ def _names(node: ast.stmt) -> set[str]:
 
 
 def _uses(node: ast.AST, known: dict[str, tuple[str, str]]) -> set[tuple[str, str]]:
-    """(module, definition) for every known name in the code; of a module, those of its definitions that are named."""
+    """(module, definition) for every name of `helpers` in the code; of a module, its definitions that are named."""
     uses, through = set(), set()
+    known = {name: use for name, use in known.items() if _library(use) == "helpers"}
     for part in ast.walk(node):
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in known:
             inside = ".".join(known[part.value.id])
@@ -98,7 +157,7 @@ def _uses(node: ast.AST, known: dict[str, tuple[str, str]]) -> set[tuple[str, st
 
 
 def _imports(node: ast.AST, package: str) -> dict[str, tuple[str, str]]:
-    """What the names stand for that the code imports from `helpers`: (module, definition)."""
+    """What the names stand for that the code imports: (module, definition)."""
     known = {}
     for part in ast.walk(node):
         if isinstance(part, ast.Import):
@@ -106,7 +165,11 @@ def _imports(node: ast.AST, package: str) -> dict[str, tuple[str, str]]:
         elif isinstance(part, ast.ImportFrom):
             base = importlib.util.resolve_name("." * part.level + (part.module or ""), package)
             known |= {alias.asname or alias.name: (base, alias.name) for alias in part.names}
-    return {name: use for name, use in known.items() if use[0].split(".")[0] == "helpers"}
+    return known
+
+
+def _library(use: tuple[str, str]) -> str:
+    return use[0].partition(".")[0]
 
 
 def _without_magics(source: str) -> str:
@@ -124,8 +187,8 @@ def _module_file(name: str) -> Path | None:
 
 
 def _decides(file: Path) -> bool:
-    """Whether a module decides what comes out: not if it makes or reads images, or only hashes code."""
+    """Whether a number depends on a module: not on one that makes or reads images, or belongs to the machinery."""
     package, name = file.relative_to(repo_root()).parent.parts, file.stem
     if package[:2] == ("helpers", "data"):
         return package == ("helpers", "data") and name in ("__init__", "image_set", "splits", "weak_labels")
-    return file != Path(__file__).resolve()
+    return name not in MACHINERY

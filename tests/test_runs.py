@@ -255,7 +255,7 @@ def repository(tmp_path, monkeypatch):
     for name in ("helpers", "notebooks"):
         (tmp_path / name).mkdir()
     (tmp_path / "helpers" / "used.py").write_text("a = 1")
-    cells = [nbformat.v4.new_code_cell("1")]
+    cells = [nbformat.v4.new_code_cell("x = 1")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "05_tiny.ipynb")
     monkeypatch.setattr(provenance, "repo_root", lambda: tmp_path)
     monkeypatch.setattr(used_code, "repo_root", lambda: tmp_path)
@@ -266,7 +266,7 @@ def test_record_is_stale_once_code_that_it_ran_changes(repository):
     path = start().save({}, data=None)
     assert [(r["path"], r["stale"]) for r in records_in(path.parent)] == [(path, False)]
     file = repository / "notebooks" / "05_tiny.ipynb"
-    file.write_text(file.read_text().replace('"1"', '"2"'))
+    file.write_text(file.read_text().replace("x = 1", "x = 2"))
     assert [r["stale"] for r in records_in(path.parent)] == [True]
 
 

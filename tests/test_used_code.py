@@ -9,21 +9,28 @@ from helpers.used_code import code_hash
 
 USED = '''"""Used."""
 import functools
+from math import floor as down_to
 from .data import x
 from .deep import down
 from .data.phantoms.xray import z
+from .plots import paint
 import helpers.whole as whole
 
 LIMIT = 3
 
 
 @functools.cache
-def use():
+def use(a: int = 0):
+    """What it does."""
     from helpers.late import l
-    return x + down.y + z + LIMIT + Thing().method() + l + vars(whole)
+    if a > 7:
+        raise ValueError(f"a is {a}")
+    paint(a)
+    return x + down.y + z + LIMIT + Thing().method() + l + vars(whole) + down_to(2.5)
 
 
 class Thing:
+    size: float
     def method(self):
         return 1
 
@@ -34,7 +41,8 @@ def other():
 '''
 FILES = {
     "helpers/__init__.py": "",
-    "helpers/runs.py": "def start_run():\n    return 1\n\n\ndef records():\n    return 1\n",
+    "helpers/runs.py": "def _prepare_torch():\n    return 1\n\n\ndef records():\n    return 1\n",
+    "helpers/plots.py": "def paint(a):\n    return 1\n",
     "helpers/used.py": USED,
     "helpers/whole.py": "a = 1\n",
     "helpers/late.py": "l = 1\n",
@@ -78,7 +86,19 @@ def repository(tmp_path, monkeypatch):
         ("deep/down.py", "return 2", "return 3", False),
         ("data/splits.py", "x = 1", "x = 2", True),  # through the package that hands it on
         ("data/phantoms/xray.py", "z = 1", "z = 2", False),  # what it makes has a hash of its own in the record
-        ("runs.py", "start_run():\n    return 1", "start_run():\n    return 2", True),
+        ("runs.py", "_prepare_torch():\n    return 1", "_prepare_torch():\n    return 2", True),
+        ("plots.py", "return 1", "return 2", False),  # it only shows
+        ("used.py", "paint(a)", "pass", True),
+        ("used.py", '"""What it does."""', '"""What it does, and how."""', False),
+        ("used.py", "a: int = 0", "a=0", False),
+        ("used.py", "a: int = 0", "a=1", True),
+        ("used.py", "a > 7", "a > 8", True),
+        ("used.py", 'f"a is {a}"', '"a is too large"', False),
+        ("used.py", "ValueError", "TypeError", True),
+        ("used.py", "    return x + down", "    # why\n    return (x) + down", False),
+        ("used.py", "size: float", "size: int", False),
+        ("used.py", "size: float", "width: float", True),
+        ("used.py", "from math import floor", "from math import ceil", True),  # the same name, another meaning
         ("runs.py", "records():\n    return 1", "records():\n    return 2", False),
     ],
 )
@@ -88,6 +108,31 @@ def test_hash_changes_with_code_that_is_used(repository, file, old, new, changes
     assert old in text
     path.write_text(text.replace(old, new, 1))
     assert (code_hash("05_tiny") != before) == changes
+
+
+def test_a_renamed_module_changes_nothing(repository):
+    before = code_hash("05_tiny")
+    (repository / "helpers" / "late.py").rename(repository / "helpers" / "afterwards.py")
+    used = repository / "helpers" / "used.py"
+    used.write_text(used.read_text().replace("helpers.late", "helpers.afterwards"))
+    assert code_hash("05_tiny") == before
+
+
+def test_reordered_definitions_change_nothing_but_reordered_cells_do(repository):
+    before, used = code_hash("05_tiny"), repository / "helpers" / "used.py"
+    head, thing, rest = used.read_text().partition("class Thing:")
+    top, use, function = head.partition("@functools.cache")
+    body, other, last = (thing + rest).partition("# about other")
+    used.write_text(top + body + use + function + other + last)
+    assert code_hash("05_tiny") == before
+    file = repository / "notebooks" / "05_tiny.ipynb"
+    book = nbformat.read(file, as_version=4)
+    book.cells.insert(1, nbformat.v4.new_code_cell("a = 1"))
+    nbformat.write(book, file)
+    first = code_hash("05_tiny")
+    book.cells[1:3] = book.cells[2:0:-1]
+    nbformat.write(book, file)
+    assert len({before, first, code_hash("05_tiny")}) == 3
 
 
 def test_a_new_module_with_the_name_of_a_function_changes_nothing(repository):
