@@ -91,6 +91,7 @@ def repository(tmp_path, monkeypatch):
         ("used.py", "paint(a)", "pass", True),
         ("used.py", '"""What it does."""', '"""What it does, and how."""', False),
         ("used.py", "a: int = 0", "a=0", False),
+        ("used.py", "def use(a: int = 0):", "def use(a: int = 0) -> int:", False),
         ("used.py", "a: int = 0", "a=1", True),
         ("used.py", "a > 7", "a > 8", True),
         ("used.py", 'f"a is {a}"', '"a is too large"', False),
@@ -137,7 +138,7 @@ def test_reordered_definitions_change_nothing_but_reordered_cells_do(repository)
 
 def test_a_new_module_with_the_name_of_a_function_changes_nothing(repository):
     before = code_hash("05_tiny")
-    (repository / "helpers" / "use.py").write_text("")  # beside helpers/used.py, which defines use()
+    (repository / "helpers" / "use.py").write_text("other = 1\n")  # beside helpers/used.py, which defines use()
     assert code_hash("05_tiny") == before
 
 
