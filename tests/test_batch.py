@@ -43,7 +43,10 @@ def fail(folder: Path, *, code: str = CODE) -> None:
 
 
 MISTAKES = [
-    ("fixd: {}", "unknown key 'fixd'; the keys are notebook, fixed, product, rows, gpus, threads, cell_timeout, "),
+    (
+        "fixd: {}",
+        "unknown key 'fixd'; the keys are table, notebook, fixed, product, rows, gpus, threads, cell_timeout, ",
+    ),
     ("fixed: [seed]", "fixed is ['seed'], expected dict"),
     ("fixed: {sed: 1}", "05_tiny: unknown parameter 'sed'; the parameters are profile, seed, noise, fault, "),
     ("fixed: {seed: '1'}", "05_tiny: seed is '1', expected int"),
@@ -82,7 +85,7 @@ def test_mistakes_in_a_grid_are_refused_in_one_sentence(tiny, capsys, text, mess
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- 1", "expected a mapping with the key notebook"),
+        ("- 1", "expected a mapping with the key table or the key notebook"),
         ("notebook: 99_none", "notebook is '99_none', expected one of notebooks/ or the path of an .ipynb file"),
         ("notebook: 3", "notebook is 3, expected str"),
     ],

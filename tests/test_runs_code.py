@@ -110,6 +110,31 @@ def test_hash_changes_with_code_that_is_used(repository, file, old, new, changes
     assert (code_hash("05_tiny") != before) == changes
 
 
+def test_code_of_a_row_is_what_its_experiment_leads_to(repository):
+    experiments, notebook = repository / "experiments" / "05_tiny.py", repository / "notebooks" / "05_tiny.ipynb"
+    experiments.parent.mkdir()
+    text = "from helpers import used\nSTEPS = 3\ndef one(run):\n    return used.use(STEPS)\n"
+    text += "def two(run):\n    return 2\n"
+    experiments.write_text(text)
+    before = {row: code_hash("05_tiny", row) for row in ("one", "two", "")}
+    assert len(set(before.values())) == 3
+
+    def changed() -> set[str]:
+        return {row for row, code in before.items() if code_hash("05_tiny", row) != code}
+
+    experiments.write_text(text.replace("STEPS = 3", "STEPS = 4"))
+    assert changed() == {"one"}
+    experiments.write_text(text.replace("return 2", "return 3"))
+    assert changed() == {"two"}
+    experiments.write_text(text.replace("def one(run):", "def one(run: object):  # why"))
+    assert changed() == set()
+    used = repository / "helpers" / "used.py"
+    used.write_text(used.read_text().replace("LIMIT = 3", "LIMIT = 4"))
+    assert changed() == {"one", ""}, "the notebook uses it, too"
+    notebook.unlink()
+    assert changed() == {"one", ""}
+
+
 def test_a_renamed_module_changes_nothing(repository):
     before = code_hash("05_tiny")
     (repository / "helpers" / "late.py").rename(repository / "helpers" / "afterwards.py")

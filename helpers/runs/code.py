@@ -1,9 +1,10 @@
-"""What code a notebook runs, in a form that only changes when what is computed may change.
+"""What code a run depends on, in a form that only changes when what is computed may change.
 
-The *normal form*: the cells on which a recorded number depends and, definition by definition, what they use of
-`helpers`, as `ast.unparse` writes it without docstrings, annotations and the texts of errors. A comment, a layout, a
-module's name, a new file change nothing. Left out is what no number depends on: figures, tables, claims, the machinery
-of runs (but for seeds, threads and determinism), and what makes or reads images, of which a record has the hash.
+The *normal form*: the function that makes a row of a table or, where a chapter has no experiments, the cells on which
+a recorded number depends; and, definition by definition, what they use of `experiments` and `helpers`, as `ast.unparse`
+writes it without docstrings, annotations and the texts of errors. A comment, a layout, a module's name, a new file
+change nothing. Left out is what no number depends on: figures, tables, claims, the machinery of runs (but for seeds,
+threads and determinism), and what makes or reads images, of which a record has the hash.
 """
 
 import ast
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from helpers.provenance import repo_root
 
-OURS = ("helpers", "data_scripts")
+COUNTS = ("helpers", "experiments")
+OURS = (*COUNTS, "data_scripts")
 WHOLE = "*"  # a module used as an object: any of its definitions may be
 # Tags of cells on which no number of the record depends: they find the repository, draw, ask, or compare what is
 # already computed.
@@ -27,13 +29,22 @@ MACHINERY |= {"batch", "batch_plan", "batch_run"}
 PREPARES = ("helpers.runs.run", "_prepare_torch")  # of the machinery what a number depends on
 
 
-def code_hash(notebook: str) -> str:
-    """sha256 of the normal form of a notebook in `notebooks/`; one that is not there counts as one without cells."""
-    return hashlib.sha256("\0".join(normal_form(notebook)).encode()).hexdigest()
+def code_hash(table: str, row: str = "") -> str:
+    """sha256 of the normal form of a row; a table that is not there counts as one without code."""
+    return hashlib.sha256("\0".join(normal_form(table, row)).encode()).hexdigest()
 
 
-def normal_form(notebook: str) -> list[str]:
-    """Statements of the notebook's cells in their order, then the definitions that they lead to, sorted."""
+def normal_form(table: str, row: str = "") -> list[str]:
+    """The definitions that `experiments/<table>.py` needs for a row, sorted; without such a file those of the notebook.
+
+    Of a notebook in `notebooks/`, the statements of its cells come first, in their order.
+    """
+    if row and _module_file(f"experiments.{table}"):
+        return sorted(_reached({PREPARES, (f"experiments.{table}", row)}))
+    return _of_notebook(table)
+
+
+def _of_notebook(notebook: str) -> list[str]:
     path = repo_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
     counting = [c for c in cells if c["cell_type"] == "code" and not SHOWS & set(c["metadata"].get("tags", []))]
@@ -66,7 +77,7 @@ def _reached(todo: set[tuple[str, str]]) -> set[str]:
 
 @cache
 def _read(file: Path, _stamp: int) -> tuple[list, dict, str]:
-    """Of a module: names, normal form and uses of its statements; what it imports of `helpers`; its package."""
+    """Of a module: names, normal form and uses of its statements; what it imports of ours; its package."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     package = ".".join(file.relative_to(repo_root()).parent.parts)
     imported = _imports(tree, package)
@@ -76,7 +87,7 @@ def _read(file: Path, _stamp: int) -> tuple[list, dict, str]:
         if plain := _plain(node):
             inside = imported | _imports(node, package)
             statements.append((_names(node), _written(plain, inside), _uses(plain, own | inside)))
-    return statements, {name: use for name, use in imported.items() if _library(use) == "helpers"}, package
+    return statements, {name: use for name, use in imported.items() if _library(use) in COUNTS}, package
 
 
 class _Normal(ast.NodeTransformer):
@@ -143,9 +154,9 @@ def _names(node: ast.stmt) -> set[str]:
 
 
 def _uses(node: ast.AST, known: dict[str, tuple[str, str]]) -> set[tuple[str, str]]:
-    """(module, definition) for every name of `helpers` in the code; of a module, its definitions that are named."""
+    """(module, definition) for every name of ours in the code; of a module, its definitions that are named."""
     uses, through = set(), set()
-    known = {name: use for name, use in known.items() if _library(use) == "helpers"}
+    known = {name: use for name, use in known.items() if _library(use) in COUNTS}
     for part in ast.walk(node):
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in known:
             inside = ".".join(known[part.value.id])

@@ -114,24 +114,29 @@ def records_in(path) -> list[dict]:
     """Every record of a ledger, with its `name`, the ledger's `path` and `stale`: the code it ran has changed since."""
     path, now = Path(path), cache(code_hash)
     return [
-        record | {"name": name, "path": path, "stale": record["code"] != now(record["notebook"])}
+        record | {"name": name, "path": path, "stale": record["code"] != now(record["notebook"], record["row"])}
         for name, record in read_ledger(path)["runs"].items()
     ]
 
 
 def records(grid, ledger=None) -> list[dict]:
-    """The runs of a grid (a path, or a name in grids/) in its order, each with the record that was made of it.
+    """The runs of a grid (a path, or a name in experiments/ or grids/) in its order, each with the record made of it.
 
     Per run: `params` (all of them), `state` (recorded; stale: the code has changed since; missing), and `record`, None
-    if missing. `ledger`: where the records are, by default `results/<notebook>.json`. Raises ValueError if two records
+    if missing. `ledger`: where the records are, by default `results/<table>.json`. Raises ValueError if two records
     fit one run, and for a wrong grid or ledger.
     """
-    path = Path(grid) if Path(grid).suffix else repo_root() / "grids" / f"{grid}.yaml"
-    grid = read_grid(path)
-    found = records_in(ledger or repo_root() / "results" / f"{grid.notebook.stem}.json")
-    found = [record for record in found if record["notebook"] == grid.notebook.stem]
+    grid = read_grid(_grid_path(grid))
+    found = records_in(ledger or repo_root() / "results" / f"{grid.table}.json")
+    found = [record for record in found if record["notebook"] == grid.table]
     defaults = default_parameters(grid.notebook)
     return [_row(defaults | params, found) for params in grid.runs]
+
+
+def _grid_path(grid) -> Path:
+    """The file of a grid that is named: of the experiments, or of the tables that notebooks make themselves."""
+    experiment, table = (repo_root() / folder / f"{grid}.yaml" for folder in ("experiments", "grids"))
+    return Path(grid) if Path(grid).suffix else experiment if experiment.exists() else table
 
 
 def _row(params: dict, found: list[dict]) -> dict:

@@ -105,7 +105,7 @@ class Run:
             "device": describe(self.device),
             "data": None if data is None else {"name": data.name, "hash": data.content_hash()},
             "commit": commit(),
-            "code": code_hash(self.notebook),
+            "code": code_hash(self.notebook, self.params.get("row", "")),
             "checkpoint": checkpoint,
             "figure": None if figure is None else "figure.png",
         }
