@@ -3,7 +3,7 @@
 A ledger is one file a table, a line a run:
 
     {"notebook": "05_attention",
-     "code": {hash: {"commit": where the code stood, "verified": the commit at which it was found to compute the same}},
+     "code": {hash: {"commit": where this code stood, "verified": a commit that computes the same, or ""}},
      "runs": {"gate-full-phantom-seed0": record, …}}
 
 The weights that a run kept lie beside it, as `05_attention-gate-full-phantom-seed0.safetensors`.
