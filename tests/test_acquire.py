@@ -7,8 +7,8 @@ from skactiveml.classifier import SklearnClassifier
 from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling
 from sklearn.linear_model import LogisticRegression
 
-from helpers import acquire
-from helpers.acquire import STRATEGIES, Pool, bald_scores
+from helpers.labels import acquire
+from helpers.labels.acquire import STRATEGIES, Pool, bald_scores
 
 CLASSES, LABELLED = 3, np.arange(0, 60, 5)
 PIXELS_ONLY, IMAGES_ONLY = {"foreground_random"}, {"badge"}

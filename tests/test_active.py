@@ -5,20 +5,9 @@ import pytest
 from scipy.stats import ttest_rel
 from sklearn.datasets import load_digits
 
-from helpers import acquire
-from helpers.active import (
-    Answer,
-    area,
-    detectable_gain,
-    holm,
-    labels_needed,
-    once,
-    paired_gain,
-    probe_probs,
-    simulate,
-    stop_at,
-    who_beats_whom,
-)
+from helpers.labels import acquire
+from helpers.labels.active import Answer, area, labels_needed, once, probe_probs, simulate, stop_at, who_beats_whom
+from helpers.stats import detectable_gain, holm, paired_gain
 
 
 def told(labelled, n=30):

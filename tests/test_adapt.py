@@ -22,7 +22,7 @@ from helpers.adapt import (
     tent,
     update_teacher,
 )
-from helpers.segmenters import unet
+from helpers.nets.segmenters import unet
 from helpers.train import fit, predict
 
 

@@ -8,9 +8,9 @@ from monai.networks.nets.attentionunet import AttentionBlock
 from torch import nn
 from torchvision.ops import SqueezeExcitation as TorchvisionSE
 
-from helpers.attention import CBAM, AttentionGate, Gated, SqueezeExcitation, gate_skips
-from helpers.models import init_weights
-from helpers.segmenters import unet
+from helpers.nets.attention import CBAM, AttentionGate, Gated, SqueezeExcitation, gate_skips
+from helpers.nets.init import init_weights
+from helpers.nets.segmenters import unet
 
 BLOCKS = [SqueezeExcitation, CBAM, AttentionGate]
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from helpers import backbones
-from helpers.backbones import build, frozen_features
+from helpers.nets import backbones
+from helpers.nets.backbones import build, frozen_features
 from helpers.transfer import layerwise
 
 SMALL = "shufflenet_v2_x0_5"

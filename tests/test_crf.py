@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from helpers.crf import dense_crf, mean_field_exact
+from helpers.segment.crf import dense_crf, mean_field_exact
 
 
 def example(size=40, *, colour=False, classes=2, noise=8.0, seed=0):
@@ -160,7 +160,7 @@ def test_strips_of_the_grid_join_without_a_seam(monkeypatch):
     probs, image, _ = example(48)
     whole = dense_crf(probs, image, compat=3)
     for cells in (1, 1500):
-        monkeypatch.setattr("helpers.crf.STRIP", cells)
+        monkeypatch.setattr("helpers.segment.crf.STRIP", cells)
         np.testing.assert_allclose(dense_crf(probs, image, compat=3), whole, atol=1e-4)
 
 

@@ -6,15 +6,7 @@ import torch
 from scipy.ndimage import label, map_coordinates
 
 from helpers.data.phantoms.fundus import fundus
-from helpers.disc_cup import (
-    FLAGS,
-    cdr_error,
-    disc_cup_dice,
-    from_polar,
-    repair,
-    to_polar,
-    vertical_cdr,
-)
+from helpers.segment.disc_cup import FLAGS, cdr_error, disc_cup_dice, from_polar, repair, to_polar, vertical_cdr
 
 
 def drawn(*boxes, shape=(20, 20)) -> np.ndarray:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from data_scripts import download as downloading
-from data_scripts.download import FetchError, download, unpack
+from helpers.data import download as downloading
+from helpers.data.download import FetchError, download, unpack
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.data import drr, load, radiograph, samples
-from helpers.data.drr import CENTRE, FIELD, MASK_LEVEL, add_opacity, ball, expose, project, read_chest
-from helpers.data.samples import chest_views
+from helpers.data import load, radiograph, samples
+from helpers.data.samples import chest_views, drr
+from helpers.data.samples.drr import CENTRE, FIELD, MASK_LEVEL, add_opacity, ball, expose, project, read_chest
 
 SPACING = np.array([5.0, 5.6, 5.6])  # (z, y, x) mm of the made-up chest after averaging
 STRAIGHT = dict(angles=np.zeros(3), shift=np.zeros(3))

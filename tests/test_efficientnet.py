@@ -6,8 +6,8 @@ import skimage.data
 import torch
 from skimage.transform import resize
 
-from data_scripts import fetch
-from helpers.efficientnet import Convolution, efficientnet_lite0
+from helpers.data import fetch
+from helpers.nets.efficientnet import Convolution, efficientnet_lite0
 
 ESPRESSO = 967  # of the 1000 classes of ImageNet
 

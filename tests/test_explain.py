@@ -19,7 +19,8 @@ from helpers.explain import (
     resize_map,
 )
 from helpers.geometry import letterbox, unletterbox
-from helpers.models import densenet, init_weights
+from helpers.nets.densenet import densenet
+from helpers.nets.init import init_weights
 
 BLOCKS = [f"features.denseblock{block}" for block in range(1, 5)]
 

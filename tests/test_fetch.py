@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from data_scripts import fetch as fetching
-from data_scripts.fetch import FetchError, Sample, fetch, read_registry, select
+from data_scripts.fetch import main
+from helpers.data import fetch as fetching
+from helpers.data.download import FetchError
+from helpers.data.fetch import fetch
+from helpers.data.registry import Sample, read_registry, select
 
 PIXELS = bytes(range(256)) * 40
 
@@ -171,7 +174,7 @@ def test_a_full_disk_is_said_in_one_sentence(index, tmp_path, monkeypatch):
 
 def test_unknown_name_lists_the_known(capsys):
     with pytest.raises(SystemExit) as ended:
-        fetching.main(["xrai"])
+        main(["xrai"])
     assert "'xrai'" in str(ended.value)
     assert "samples, xray" in str(ended.value)
     assert "chest_cr.dcm" in str(ended.value)

@@ -12,8 +12,8 @@ import SimpleITK
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from helpers.data.dicom import from_dicom
-from helpers.data.files import from_analyze, from_metaimage, from_nifti
+from helpers.data.readers.dicom import from_dicom
+from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
 
 SERIES = generate_uid()
 

@@ -4,9 +4,10 @@ import ipywidgets
 import numpy as np
 import pytest
 
-from helpers import acquire, game
-from helpers.active import Answer, simulate
+from helpers import game
 from helpers.game import Game, play
+from helpers.labels import acquire
+from helpers.labels.active import Answer, simulate
 
 
 def fitted_to(labels):

@@ -8,13 +8,13 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score
 
 from helpers.metrics import (
-    bootstrap_interval,
     calibration_error,
     fit_temperature,
     reliability,
     sensitivity_specificity,
     threshold_for_sensitivity,
 )
+from helpers.stats import bootstrap_interval
 
 
 def test_bootstrap_covers_the_mean_about_as_often_as_it_says():

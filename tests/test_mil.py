@@ -4,7 +4,7 @@ import torch
 from monai.networks.nets.milmodel import MILModel
 from torch import nn
 
-from helpers.mil import POOLS, mil, segment_softmax, take
+from helpers.nets.mil import POOLS, mil, segment_softmax, take
 
 BAGS = torch.tensor([0, 2, 0, 1, 2, 2, 0, 2])
 

@@ -6,7 +6,8 @@ import torch
 import torchvision
 from torch import nn
 
-from helpers.models import densenet, init_weights
+from helpers.nets.densenet import densenet
+from helpers.nets.init import init_weights
 
 
 @pytest.fixture

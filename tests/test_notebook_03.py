@@ -11,10 +11,10 @@ from scipy.stats import ttest_rel
 from torch import nn
 
 from helpers import adapt
-from helpers.active import detectable_gain, holm, paired_gain
 from helpers.data import ImageSets, load
 from helpers.grids import read_grid
 from helpers.runs import records, repo_root
+from helpers.stats import detectable_gain, holm, paired_gain
 
 CHAPTER = repo_root() / "notebooks" / "03_transfer_learning.ipynb"
 

@@ -5,11 +5,12 @@ import pytest
 from chapter import cells, prose, recorded
 from scipy.stats import ttest_rel
 
-from helpers import acquire, active
-from helpers.acquire import Pool
-from helpers.active import paired_gain
+from helpers import stats
 from helpers.grids import read_grid
+from helpers.labels import acquire
+from helpers.labels.acquire import Pool
 from helpers.runs import repo_root
+from helpers.stats import paired_gain
 
 CHAPTER = repo_root() / "notebooks" / "04_active_learning.ipynb"
 
@@ -29,7 +30,7 @@ def test_badge_written_out_equals_the_helper(seed):
 
 @pytest.mark.parametrize("number", range(3))
 def test_a_stub_is_not_yet_right_and_its_solution_is(number, capsys):
-    namespace = {"np": np, "acquire": acquire, "active": active, "Pool": Pool}
+    namespace = {"np": np, "acquire": acquire, "stats": stats, "Pool": Pool}
     for tag, answer in (("exercise", "not yet"), ("solution", "correct")):
         exec(cells(CHAPTER, tag)[number], namespace)
         assert capsys.readouterr().out.strip() == answer
@@ -68,7 +69,7 @@ def pairs_with_random(table, cases, pools=("",)):
 
 def survivors(family):
     """The tests whose p value stays below 0.05 with Holm's correction for the family."""
-    adjusted = active.holm([ttest_rel(*pair).pvalue for pair in family.values()])
+    adjusted = stats.holm([ttest_rel(*pair).pvalue for pair in family.values()])
     return {key for key, p in zip(family, adjusted, strict=True) if p < 0.05}
 
 
@@ -80,7 +81,7 @@ def test_what_the_chapter_says_of_recorded_pools_as_they_are():
     family = pairs_with_random(table, [(row, data) for row in ("probe", "finetune") for data in PLACES])
     assert len(family) == 42 and survivors(family) == set()
     says("corrected for 42 comparisons that is a hint")
-    least = [active.detectable_gain(*pair, comparisons=42) for pair in family.values()]
+    least = [stats.detectable_gain(*pair, comparisons=42) for pair in family.values()]
     says(f"only a true gain of {np.median(least):.2f} or more would have been seen")
     gain = {key: paired_gain(*pair) for key, pair in family.items()}
     assert max(mean - half for (*_, m), (mean, half) in gain.items() if m != "class_balanced") < 0

@@ -11,12 +11,12 @@ from chapter import cells, prose, recorded
 from scipy.stats import ttest_rel
 from sklearn.isotonic import IsotonicRegression
 
-from helpers.active import detectable_gain, holm, paired_gain
 from helpers.data import UNLABELLED
-from helpers.data import weak_labels as weak
 from helpers.grids import read_grid
+from helpers.labels import weak
 from helpers.runs import repo_root
 from helpers.shallow import feature_table
+from helpers.stats import detectable_gain, holm, paired_gain
 
 CHAPTER = repo_root() / "notebooks" / "08_label_budget.ipynb"
 tools = functools.partial(chapter.tools, CHAPTER, ("import copy\n", "from helpers import adapt"))

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from helpers import explain
 from helpers.data import xray
-from helpers.models import densenet
+from helpers.nets.densenet import densenet
 from helpers.runner import run_notebook
 from helpers.runs import read_record, repo_root
 

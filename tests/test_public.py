@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers.data.image_set import UNLABELLED
-from helpers.data.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.readers.public import acdc_nifti, acdc_slices, disc_crops, medmnist
 
 # --- MedMNIST -------------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ from dataclasses import fields
 
 import pytest
 
-from data_scripts import fetch, public
-from data_scripts.download import FetchError
-from data_scripts.public import PublicSet, bring, read_public, verify
+from data_scripts.fetch import main
 from helpers.data import READERS
+from helpers.data.download import FetchError
+from helpers.data.fetch import bring
+from helpers.data.registry import PUBLIC, PublicSet, read_public, read_registry, verify
 
 MODALITIES = {"fundus", "OCT", "ultrasound", "histopathology", "MR", "X-ray", "CT"}
 
@@ -28,8 +29,8 @@ def test_every_modality_has_at_least_two_sets():
 
 
 def test_rows_are_complete():
-    names = [row["name"] for row in csv.DictReader(public.PUBLIC.open(encoding="utf-8"))]
-    assert len(set(names)) == len(names) and not set(names) & {s.name for s in fetch.read_registry()}
+    names = [row["name"] for row in csv.DictReader(PUBLIC.open(encoding="utf-8"))]
+    assert len(set(names)) == len(names) and not set(names) & {s.name for s in read_registry()}
     for found in read_public().values():
         assert all((found.task, found.landing.startswith("https://"), found.layout, found.citation)), found.name
         assert found.reader in READERS, f"{found.name}: no reader is called {found.reader}"
@@ -73,7 +74,9 @@ def packed(tmp_path, *names):
 
 def serve(monkeypatch, content):
     """Let every download receive these bytes."""
-    monkeypatch.setattr(public, "download", lambda urls, target, **_: (target.write_bytes(content), target)[1])
+    monkeypatch.setattr(
+        "helpers.data.fetch.download", lambda urls, target, **_: (target.write_bytes(content), target)[1]
+    )
 
 
 def test_an_archive_is_brought_unpacked_verified_and_removed(tmp_path, monkeypatch):
@@ -100,7 +103,7 @@ def test_a_single_file_that_could_not_be_brought_is_asked_for_again(tmp_path, mo
         target.parent.mkdir(parents=True, exist_ok=True)
         raise FetchError("no network")
 
-    monkeypatch.setattr(public, "download", fail)
+    monkeypatch.setattr("helpers.data.fetch.download", fail)
     asked = made_up(url="https://example.org/a.npz", file="a.npz", layout="a.npz")
     for _ in range(2):
         with pytest.raises(FetchError, match="no network"):
@@ -118,10 +121,10 @@ def test_an_archive_that_cannot_be_unpacked_is_thrown_away(tmp_path, monkeypatch
 @pytest.mark.parametrize("arguments", [["medmnist-none"], ["xray", "--data-dir", "."]])
 def test_unknown_names_end_with_one_sentence(arguments, capsys):
     with pytest.raises(SystemExit):
-        fetch.main(arguments)
+        main(arguments)
 
 
 def test_the_command_verifies_a_folder(tmp_path, capsys):
     name, found = next(iter(read_public().items()))
     with pytest.raises(SystemExit, match=f"error: .* is not the layout of {name}"):
-        fetch.main([name, "--data-dir", str(tmp_path)])
+        main([name, "--data-dir", str(tmp_path)])

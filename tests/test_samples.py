@@ -6,11 +6,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_scripts.fetch import path
-from helpers.data import samples, samples_tiles
+from helpers.data import samples
+from helpers.data.fetch import path
 from helpers.data.samples import SAMPLES, sample
-from helpers.data.samples_slices import ORGANS, ct, mr, ultrasound
-from helpers.data.samples_tiles import fundus, histology, nuclei
+from helpers.data.samples import tiles as samples_tiles
+from helpers.data.samples.slices import ORGANS, ct, mr, ultrasound
+from helpers.data.samples.tiles import fundus, histology, nuclei
 
 LOADED = sorted(set(SAMPLES) - {"xray"})  # the projected chest views have tests of their own
 FETCHED = sorted(set(LOADED) - {"fundus", "ihc"})  # the others are installed with scikit-image
@@ -188,7 +189,7 @@ def test_absent_files_say_the_command(name, tmp_path, monkeypatch):
 
 
 def test_a_changed_picture_of_scikit_image_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("helpers.data.samples_tiles.files", lambda package: tmp_path)
+    monkeypatch.setattr("helpers.data.samples.tiles.files", lambda package: tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "retina.jpg").write_bytes(b"another picture")
     with pytest.raises(FileNotFoundError, match="pip install scikit-image"):

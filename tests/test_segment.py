@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from skimage import graph, segmentation
 
-from helpers import crf, segment
+from helpers import segment
 from helpers.segment import (
     boxes,
     closed_path,
     contour_cost,
+    crf,
     graph_search,
     k_means,
     largest,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.segmenters import Bottleneck, Down, Up, enet, max_unpool, unet
+from helpers.nets.segmenters import Bottleneck, Down, Up, enet, max_unpool, unet
 
 NETWORKS = [enet, unet]
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_scripts.public import read_public
 from helpers.data import PHANTOMS, SOURCES, catalogue, load, sources
+from helpers.data.registry import read_public
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 from torch.nn.utils import parametrize
 
-from helpers.efficientnet import STAGES, efficientnet_lite0
+from helpers.nets.efficientnet import STAGES, efficientnet_lite0
 from helpers.train import fit
 from helpers.transfer import (
     draw_support,

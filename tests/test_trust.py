@@ -4,8 +4,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from helpers.models import densenet
-from helpers.trust import (
+from helpers.explain.trust import (
     average_precision,
     control_map,
     deletion_insertion,
@@ -14,6 +13,7 @@ from helpers.trust import (
     randomise_cascade,
     rank_correlation,
 )
+from helpers.nets.densenet import densenet
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from helpers.models import init_weights
-from helpers.vit import Block, SelfAttention, sine_positions, vit
+from helpers.nets.init import init_weights
+from helpers.nets.vit import Block, SelfAttention, sine_positions, vit
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from helpers.data.image_set import UNLABELLED
 from helpers.data.phantoms.mr import mr
-from helpers.data.weak_labels import (
+from helpers.labels.weak import (
     SECONDS,
     box,
     box_labels,

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_scripts.fetch import cache_dir
-from data_scripts.public import PublicSet, read_public, verify
-from helpers.data.dicom import from_dicom
-from helpers.data.files import from_analyze, from_metaimage, from_nifti
-from helpers.data.folders import SUFFIXES, from_folder
+from helpers.data.fetch import cache_dir
 from helpers.data.image_set import ImageSet
+from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS
-from helpers.data.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.readers.dicom import from_dicom
+from helpers.data.readers.pictures import SUFFIXES
+from helpers.data.readers.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
+from helpers.data.registry import PublicSet, read_public, verify
 from helpers.data.resample import letterboxed
 from helpers.data.samples import SAMPLES, sample
 

@@ -11,9 +11,9 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
-from helpers.data.files import native, span
-from helpers.data.folders import numbered
 from helpers.data.image_set import ImageSet
+from helpers.data.readers.pictures import numbered
+from helpers.data.readers.volumes import native, span
 
 MODALITIES = {"CR": "X-ray", "DX": "X-ray", "US": "ultrasound", "OP": "fundus", "OPT": "OCT", "SM": "histology"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"

@@ -11,9 +11,9 @@ from skimage.filters import sobel
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from helpers.explain import resize_map
-from helpers.models import init_weights
-from helpers.targets import Target, check_images, find_layer, frozen_eval, model_logits, target_weights
+from helpers.explain.maps import resize_map
+from helpers.explain.targets import Target, check_images, find_layer, frozen_eval, model_logits, target_weights
+from helpers.nets.init import init_weights
 
 
 def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: float = 0) -> np.ndarray:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from data_scripts.fetch import cache_dir, path
-from helpers.data import drr
+from helpers.data.fetch import cache_dir, path
 from helpers.data.image_set import ImageSet
-from helpers.data.samples_slices import ORGANS, TISSUES, ct, mr, ultrasound
-from helpers.data.samples_tiles import INSTALLED, NUCLEI, fundus, histology, nuclei, rights, tissue
+from helpers.data.samples import drr
+from helpers.data.samples.slices import ORGANS, TISSUES, ct, mr, ultrasound
+from helpers.data.samples.tiles import INSTALLED, NUCLEI, fundus, histology, nuclei, rights, tissue
 from helpers.frontend import progress
 
 # (rows, columns) that hold anatomy: what lies outside is collimated or carries burned-in text

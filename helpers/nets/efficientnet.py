@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data_scripts.fetch import path
-from helpers.models import init_weights
+from helpers.data.fetch import path
+from helpers.nets.init import init_weights
 
 WEIGHTS = "efficientnet_lite0.pth"
 FEATURES = 1280

@@ -8,8 +8,6 @@ from scipy import ndimage
 from skimage import measure, segmentation
 from sklearn.cluster import KMeans
 
-from helpers.crf import dense_crf as dense_crf  # one more way to an outline, in a module of its own
-
 
 def region_growing(image: np.ndarray, seeds: np.ndarray, *, spread: float = 3.0) -> np.ndarray:
     """The connected region (H, W) of the seeds among pixels within mean ± `spread` standard deviations of the seeds.

@@ -18,11 +18,11 @@ import pydicom
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from data_scripts.fetch import path
-from helpers.data.files import from_nifti
+from helpers.data.fetch import path
 from helpers.data.image_set import ImageSet
+from helpers.data.readers.volumes import from_nifti
 from helpers.data.resample import letterboxed
-from helpers.data.samples_tiles import MACHINE_MADE, rights
+from helpers.data.samples.tiles import MACHINE_MADE, rights
 
 TISSUES = ("background", "grey matter", "white matter")
 # classes of the CT masks, and how the names of their structures begin

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from helpers.efficientnet import efficientnet_lite0
+from helpers.nets.efficientnet import efficientnet_lite0
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 

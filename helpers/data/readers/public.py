@@ -11,9 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from helpers.data.files import from_nifti
-from helpers.data.folders import numbered, read_image, read_labels, translate
 from helpers.data.image_set import UNLABELLED, ImageSet
+from helpers.data.readers.pictures import numbered, read_image, read_labels, translate
+from helpers.data.readers.volumes import from_nifti
 from helpers.data.resample import CENTRED, LETTERBOXED, centred, respaced, stack
 
 PARTS = ("train", "val", "test")

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.models import init_weights
-from helpers.segmenters import UNet
+from helpers.nets.init import init_weights
+from helpers.nets.segmenters import UNet
 
 
 class SqueezeExcitation(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from helpers.models import init_weights
+from helpers.nets.init import init_weights
 
 POOLS = ("attention", "mean", "max")
 

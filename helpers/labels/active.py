@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import nct, t, ttest_rel
+from scipy.stats import ttest_rel
 from sklearn.metrics import cohen_kappa_score
 from threadpoolctl import threadpool_limits
 
-from helpers.acquire import Pool
+from helpers.labels.acquire import Pool
+from helpers.stats import holm
 from helpers.transfer import linear_probe
 
 
@@ -146,50 +146,6 @@ def stop_at(decisions: np.ndarray, *, agreement: float = 0.99, window: int = 3) 
     ]
     means = [np.mean(kappas[i - window : i]) for i in range(window, len(kappas) + 1)]
     return next((i + window for i, mean in enumerate(means) if mean >= agreement), None)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """P values (n,) adjusted for n comparisons: the smallest times n, the next times n - 1, and so on; at most 1.
-
-    Source: Holm, Scand. J. Statist. 6, 1979. Raises ValueError for numbers outside 0…1.
-    """
-    p = np.asarray(p, float)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p values are {p.tolist()}; expected numbers from 0 to 1")
-    order = np.argsort(p)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return adjusted
-
-
-def paired_gain(scores: Sequence[float], control: Sequence[float]) -> tuple[float, float]:
-    """Mean of scores - control (S,), paired by draw, and half the width of its 95 % interval (Student's t).
-
-    Raises ValueError for fewer than two draws or unequal numbers of them.
-    """
-    if len(scores) != len(control) or len(scores) < 2:
-        raise ValueError(f"{len(scores)} and {len(control)} scores; expected the same two or more draws")
-    gain = np.subtract(scores, control)
-    return float(gain.mean()), float(t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5)
-
-
-def detectable_gain(
-    scores: Sequence[float], control: Sequence[float], *, comparisons: int = 1, power: float = 0.8
-) -> float:
-    """The smallest true gain over the control that as many draws would show in `power` of all repetitions.
-
-    From the spread of the paired differences (S,), for a two-sided t test at 0.05 / comparisons: what Holm's correction
-    asks of the first of so many. Source: the noncentral t distribution; Cohen, Statistical power analysis, 1988.
-    Raises ValueError for fewer than two draws, unequal numbers of them, or comparisons below 1.
-    """
-    if len(scores) != len(control) or len(scores) < 2:
-        raise ValueError(f"{len(scores)} and {len(control)} scores; expected the same two or more draws")
-    if comparisons < 1:
-        raise ValueError(f"comparisons is {comparisons}; expected 1 or more")
-    gain, free = np.subtract(scores, control), len(scores) - 1
-    error = float(gain.std(ddof=1)) / len(gain) ** 0.5
-    needed = t.ppf(1 - 0.025 / comparisons, free)
-    return error * float(brentq(lambda shift: nct.sf(needed, free, shift) - power, 0, 10 * needed))
 
 
 def who_beats_whom(scores: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

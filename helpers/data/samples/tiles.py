@@ -18,8 +18,9 @@ import pooch
 from scipy import ndimage
 from skimage.io import imread
 
-from data_scripts.fetch import path, select
+from helpers.data.fetch import path
 from helpers.data.image_set import ImageSet
+from helpers.data.registry import select
 from helpers.data.resample import letterboxed
 
 # pictures in the installed scikit-image: sha256, licence and citation as its documentation states them

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.models import init_weights
+from helpers.nets.init import init_weights
 
 
 def enet(*, in_channels: int = 1, classes: int = 2, seed: int = 0) -> ENet:

@@ -11,8 +11,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from helpers.data.folders import translate
 from helpers.data.image_set import UNLABELLED, ImageSet
+from helpers.data.readers.pictures import translate
 
 File = str | Path
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}

@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.targets import Target, check_images, find_layer, fixed_scores, frozen_eval, model_logits, target_scores
+from helpers.explain.targets import (
+    Target,
+    check_images,
+    find_layer,
+    fixed_scores,
+    frozen_eval,
+    model_logits,
+    target_scores,
+)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from helpers.overlap import slice_dice
-from helpers.segment import largest
+from helpers.segment.regions import largest
 
 FLAGS = ("several discs", "several cups", "holes", "no disc", "no cup", "no rim")
 
