@@ -1,11 +1,10 @@
-"""Intervals, operating points and calibration, against hand-made cases, SciPy and simulation."""
+"""Operating points and calibration, against hand-made cases, SciPy and simulation."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import roc_auc_score
 
 from helpers.metrics import (
     calibration_error,
@@ -14,69 +13,6 @@ from helpers.metrics import (
     sensitivity_specificity,
     threshold_for_sensitivity,
 )
-from helpers.stats import bootstrap_interval
-
-
-def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(300):
-        low, high = bootstrap_interval(np.mean, rng.normal(2, 1, 60), samples=200, seed=trial)
-        hits += low <= 2 <= high
-    assert 0.90 <= hits / 300 <= 0.98
-
-
-def test_bootstrap_interval_is_close_to_the_normal_one():
-    values = np.random.default_rng(1).normal(0, 1, 400)
-    half = values.std() / 20
-    for level, z in ((0.95, 1.96), (0.68, 0.994)):
-        interval = bootstrap_interval(np.mean, values, samples=4000, level=level)
-        assert interval == pytest.approx((values.mean() - z * half, values.mean() + z * half), abs=0.15 * half)
-
-
-def test_bootstrap_depends_on_the_seed_only():
-    values = np.arange(20.0)
-    first, again, other = (bootstrap_interval(np.mean, values, samples=50, seed=s) for s in (1, 1, 2))
-    assert first == again != other
-
-
-def test_resampling_whole_patients_is_wider_where_images_are_alike():
-    rng = np.random.default_rng(2)
-    groups = np.repeat(np.arange(20), 10)
-    values = rng.normal(0, 1, 20)[groups] + rng.normal(0, 0.1, 200)
-    (low, high), (low_group, high_group) = (bootstrap_interval(np.mean, values, groups=g) for g in (None, groups))
-    assert 2.2 < (high_group - low_group) / (high - low) < 4.2  # √10 = 3.2
-    shuffled = rng.permutation(groups)  # not in a row: a group is its members, wherever they are
-    low_mixed, high_mixed = bootstrap_interval(np.mean, values, groups=shuffled)
-    assert (high_mixed - low_mixed) / (high - low) < 1.6
-    assert bootstrap_interval(np.mean, values, groups=list(groups)) == (low_group, high_group)
-
-
-def test_images_of_a_resample_stay_together():
-    first, second = np.arange(10.0), np.arange(10.0) * 3
-    assert bootstrap_interval(lambda a, b: float((b / np.maximum(a, 1e-9))[a > 0].mean()), first, second) == (3, 3)
-
-
-def raising_auc(labels, scores):
-    if len(set(labels)) < 2:
-        raise ValueError("one class")
-    return roc_auc_score(labels, scores)
-
-
-@pytest.mark.filterwarnings("ignore:Only one class")
-@pytest.mark.parametrize("auc", [roc_auc_score, raising_auc])
-def test_resamples_of_one_class_are_left_out(auc):
-    labels, scores = np.array([0, 0, 1]), np.array([0.1, 0.2, 0.9])  # 1 in 3 resamples has one class
-    assert bootstrap_interval(auc, labels, scores, samples=100) == (1.0, 1.0)
-    with pytest.raises(ValueError, match="the statistic is defined on no resample; expected images of both classes"):
-        bootstrap_interval(auc, 0 * labels, scores, samples=20)
-
-
-def test_unequal_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"arrays have lengths \[3, 4\]; expected one length"):
-        bootstrap_interval(np.mean, np.zeros(3), np.zeros(4))
-    with pytest.raises(ValueError, match=r"arrays have lengths \[3, 4\]; expected one length"):
-        bootstrap_interval(np.mean, np.zeros(4), groups=np.zeros(3))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
-"""The simulated loop, and the statistics of its curves."""
+"""The simulated loop, and its curves."""
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
 from sklearn.datasets import load_digits
 
 from helpers.labels import acquire
-from helpers.labels.active import Answer, area, labels_needed, once, probe_probs, simulate, stop_at, who_beats_whom
-from helpers.stats import detectable_gain, holm, paired_gain
+from helpers.labels.active import Answer, area, labels_needed, once, probe_probs, simulate, stop_at
 
 
 def told(labelled, n=30):
@@ -127,68 +125,3 @@ def test_agreement_by_chance_does_not_stop():
     rng = np.random.default_rng(0)
     decisions = (rng.random((6, 1000)) < 0.01).astype(int)
     assert stop_at(decisions, agreement=0.9, window=1) is None
-
-
-def test_holm_as_in_the_paper_s_scheme():
-    p = np.array([0.01, 0.04, 0.03, 0.005])
-    np.testing.assert_allclose(holm(p), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(holm(np.array([0.5, 0.9])), [1, 1])
-    assert len(holm(np.array([]))) == 0
-    with pytest.raises(ValueError, match="p values are .*; expected numbers from 0 to 1"):
-        holm(np.array([0.2, np.nan]))
-
-
-def test_who_beats_whom_is_paired_and_adjusted():
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=8)  # the draws differ much more than the rows
-    rows = {"a": base + rng.normal(scale=0.05, size=8), "b": base + 0.3 + rng.normal(scale=0.05, size=8), "c": base}
-    means, p = who_beats_whom(rows)
-    assert means[1, 0] == pytest.approx(np.mean(rows["b"] - rows["a"])) == -means[0, 1]
-    assert p[0, 1] < 0.001 and p[1, 2] < 0.001 and p[0, 2] == pytest.approx(ttest_rel(rows["a"], base).pvalue)
-    assert (p == p.T).all() and (np.diag(p) == 1).all()
-
-
-def test_chance_alone_rarely_wins_after_the_correction():
-    rng = np.random.default_rng(0)
-    wins = sum((who_beats_whom({k: rng.normal(size=5) for k in range(6)})[1] < 0.05).any() for _ in range(100))
-    assert wins <= 10  # without the correction about 40
-
-
-def test_rows_that_are_the_same_do_not_differ():
-    means, p = who_beats_whom({"a": np.ones(3), "b": np.ones(3)})
-    assert (means == 0).all() and (p == 1).all()
-
-
-@pytest.mark.parametrize("rows", [{"a": [1.0], "b": [2.0]}, {"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}])
-def test_rows_that_cannot_be_paired_are_refused(rows):
-    with pytest.raises(ValueError, match="expected the same two or more draws"):
-        who_beats_whom(rows)
-
-
-def test_paired_gain_is_scipy_s_interval():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=6), rng.normal(size=6)
-    mean, half = paired_gain(a, b)
-    found = ttest_rel(a, b).confidence_interval(0.95)
-    np.testing.assert_allclose([mean - half, mean + half], [found.low, found.high])
-    with pytest.raises(ValueError, match="1 and 1 scores; expected the same two or more draws"):
-        paired_gain([1.0], [2.0])
-
-
-@pytest.mark.parametrize(("draws", "comparisons"), [(5, 1), (5, 15), (10, 30)])
-def test_a_detectable_gain_is_shown_in_four_of_five_repetitions(draws, comparisons):
-    """Simulated: differences of known spread around that gain, and a t test at the level of the first of n."""
-    shape = np.random.default_rng(1).normal(size=draws)
-    shape = (shape - shape.mean()) / shape.std(ddof=1)  # a sample whose standard deviation is 1
-    gain = detectable_gain(shape, np.zeros(draws), comparisons=comparisons)
-    repeated = np.random.default_rng(0).normal(gain, 1, size=(20_000, draws))
-    shown = ttest_rel(repeated, np.zeros_like(repeated), axis=1).pvalue < 0.05 / comparisons
-    assert shown.mean() == pytest.approx(0.8, abs=0.015)
-    assert detectable_gain(3 * shape, np.zeros(draws), comparisons=comparisons) == pytest.approx(3 * gain)
-
-
-def test_what_detectable_gain_refuses():
-    with pytest.raises(ValueError, match="1 and 1 scores; expected the same two or more draws"):
-        detectable_gain([1.0], [2.0])
-    with pytest.raises(ValueError, match="comparisons is 0; expected 1 or more"):
-        detectable_gain([1.0, 2.0], [2.0, 3.0], comparisons=0)

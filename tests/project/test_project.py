@@ -11,7 +11,7 @@ from chapter import prose
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
@@ -105,7 +105,7 @@ def test_readme_and_makefile_name_the_same_targets():
 def test_no_file_names_a_place_on_one_machine():
     place = re.compile(r"(?<![\w.])/(?:home|Users|root|work|tmp|mnt)/\w+|[A-Z]:\\\\?Users")
     for name, text in tracked_texts().items():
-        if name != "tests/test_project.py":
+        if name != "tests/project/test_project.py":
             assert not place.search(text), f"{name}: {place.search(text)[0]}"
 
 
