@@ -201,5 +201,5 @@ def _decides(file: Path) -> bool:
     """Whether a number depends on a module: not on one that makes or reads images, or belongs to the machinery."""
     package, name = file.relative_to(repo_root()).parent.parts, file.stem
     if package[:2] == ("helpers", "data"):
-        return package == ("helpers", "data") and name in ("__init__", "image_set", "splits", "weak_labels")
+        return package == ("helpers", "data") and name in ("__init__", "image_set", "splits")
     return name not in MACHINERY and package[:2] != ("helpers", "runs")
