@@ -1,12 +1,12 @@
 """The numbers that the prose of a chapter states, and where its outputs print them.
 
-A decimal in "What we see", in a recap or a verdict, or in a table in Markdown must be printed, with the very same
-digits, in a text output of the same section (from one `##` to the next; for recap and verdict: of the chapter). 0.834 in
-an output does not carry 0.83 in the prose. Signs are not compared, because prose says "loses 0.09". A claim carries
-its bounds, which it has checked, but not its reference, near which a value may lie anywhere.
+A decimal in "What we see", in a recap or verdict, or in a table in Markdown must be printed, with the very same digits,
+in a text output of the same section (from one `##` to the next; for recap and verdict: of the chapter). An output 0.834
+does not carry 0.83 in the prose. Signs are not compared, because prose says "loses 0.09". A claim carries its bounds,
+which it has checked, but not its reference, near which the value may lie anywhere.
 
 Not meant are equations, code, citations, versions and licences, what stands before the first section, the limits after
-a recap, and *settings*: decimals that the section's own code or idea gives (a threshold, the width of a pixel).
+a recap, and *settings*: decimals that the section's idea gives (a threshold, the width of a pixel).
 """
 
 import re
@@ -27,13 +27,12 @@ NO_QUANTITY = [
 ]
 SUMMARY = re.compile(r"## (?:\d+ · )?(?:Recap|Verdict)\b")
 SEEN = "**What we see"
-SHOWS = {"setup", "display", "exercise", "solution", "nbval-check-output"}  # their code gives no setting
 MOST = 6
 
 
 @dataclass
 class Stated:
-    """A decimal of the prose: its cell, its sentence, and the places (cell, n-th decimal of its outputs) that print it."""
+    """A decimal of the prose, and the places (cell, which of the decimals of its outputs) that print it."""
 
     cell: str
     number: str
@@ -43,11 +42,11 @@ class Stated:
 
 @dataclass
 class Section:
-    """What stands between two headings: parts that state (cell, text), what gives settings, and code cells by place."""
+    """What stands between two headings: texts that state (cell, text), the idea, and the places of the code cells."""
 
     summary: bool = False
     states: list[tuple[str, str]] = field(default_factory=list)
-    settings: str = ""
+    idea: str = ""
     code: list[int] = field(default_factory=list)
 
 
@@ -64,8 +63,6 @@ def sections(book: nbformat.NotebookNode) -> list[Section]:
     for place, cell in enumerate(book.cells):
         if cell.cell_type == "code":
             found[-1].code.append(place)
-            if not SHOWS & set(cell.metadata.get("tags", [])):
-                found[-1].settings += cell.source + "\n"
             continue
         for text in re.split(r"^(?=## )", cell.source, flags=re.M):
             if text.startswith("## "):
@@ -76,14 +73,14 @@ def sections(book: nbformat.NotebookNode) -> list[Section]:
 
 
 def _divide(section: Section, cell: str, text: str) -> None:
-    """Add a text to what its section states, or to what gives settings."""
-    idea, mark, seen = text.partition("**Limits.") if section.summary else text.partition(SEEN)
+    """Add a text to what its section states, or to its idea."""
     if section.summary:
-        section.states.append((cell, idea if mark else text))
+        section.states.append((cell, text.partition("**Limits.")[0]))
         return
-    rows = [line for line in idea.splitlines() if line.startswith("|")]
+    before, mark, seen = text.partition(SEEN)
+    rows = [line for line in before.splitlines() if line.startswith("|")]
     section.states += [(cell, part) for part in ("\n".join(rows), mark + seen) if part]
-    section.settings += "\n".join(line for line in idea.splitlines() if line not in rows) + "\n"
+    section.idea += "\n".join(line for line in before.splitlines() if line not in rows) + "\n"
 
 
 def printed(cell: nbformat.NotebookNode) -> list[str]:
@@ -102,16 +99,16 @@ def printed(cell: nbformat.NotebookNode) -> list[str]:
 def stated(book: nbformat.NotebookNode) -> list[Stated]:
     """Every decimal that the prose states and that is no setting."""
     parts, found = sections(book), []
-    chapter = Section(settings="\n".join(p.settings for p in parts), code=[k for p in parts for k in p.code])
+    chapter = Section(idea="\n".join(p.idea for p in parts), code=[k for p in parts for k in p.code])
     for part in parts:
         scope = chapter if part.summary else part
-        settings = set(DECIMAL.findall(without(EXEMPT[1:], scope.settings)))
-        carriers = [(place, n, text) for place in scope.code for n, text in enumerate(printed(book.cells[place]))]
-        for cell, text in part.states:
-            for sentence in re.split(r"(?<=[.!?])\)?\s+|\n", without(EXEMPT, text)):
+        settings = set(DECIMAL.findall(without(EXEMPT[1:], scope.idea)))
+        outputs = [(place, n, text) for place in scope.code for n, text in enumerate(printed(book.cells[place]))]
+        for cell, prose in part.states:
+            for sentence in re.split(r"(?<=[.!?])\)?\s+|\n", without(EXEMPT, prose)):
                 for number in DECIMAL.findall(sentence):
-                    places = [(place, n) for place, n, printed_ in carriers if printed_ == number]
-                    if places or number not in settings:
+                    if number not in settings:
+                        places = [(place, n) for place, n, text in outputs if text == number]
                         found.append(Stated(cell, number, " ".join(sentence.split()), places))
     return found
 
