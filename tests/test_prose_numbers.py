@@ -108,6 +108,13 @@ def test_tables_in_html_and_plain_results_are_printed_text():
     assert printed(new_code_cell("0.1", outputs=[table, plain])) == ["0.7", "0.25"]
 
 
+def test_a_claim_that_fails_prints_its_bounds_and_not_the_value_that_came_out():
+    cell = code(
+        "✓ a: ≥ 0.5 and ≤ 1.5\n✗ b: 0.12, expected ≥ 0.25\n✗ c: 0.3, expected 0.4 ± 0.1\n", "nbval-check-output"
+    )
+    assert printed(cell) == ["0.5", "1.5", "0.25"]
+
+
 def test_seven_numbers_are_a_crowd_and_places_in_the_book_are_none():
     six = "From 1 to 2, 3 and 4, 5.5 and 1,000 (chapter 07, sections 3 and 4; 2019; 64×64; 95 %; (2); 1/3)."
     assert crowded(book(six)) == {}

@@ -27,6 +27,7 @@ ONE_THREAD = """import torch
 
 torch.set_num_threads(1)
 torch.set_num_threads = lambda number: None  # `start_run` asks for two"""
+BOUNDS = {"at_least": "≥", "at_most": "≤"}
 
 
 @dataclass
@@ -66,30 +67,24 @@ def run(path: Path, arithmetic: Arithmetic, out: Path) -> str:
     source.parent.mkdir(exist_ok=True)
     write_atomic(source, nbformat.writes(copy).encode())
     command = [arithmetic.python, "-m", "helpers.runner", str(source), "--out", str(out)]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"CLAIMS": "report"} | arithmetic.environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = os.environ | {"CLAIMS": "report"} | arithmetic.environment
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["the runner failed"])[-1]
     write_atomic(mark, expected.encode())
     return ""
 
 
-def claims(record: dict) -> dict[str, tuple[str, str]]:
-    """Of the claims that do not hold in a record, what was expected and what came out."""
+def claims(record: dict) -> dict[tuple[str, str, str], str]:
+    """Of the claims in a record, ("claim", text, what was expected), those that do not hold, with what came out."""
     failed = {}
     for claim in record["claims"]:
-        bounds = [
-            f"{sign} {claim[key]}" for key, sign in (("at_least", "≥"), ("at_most", "≤")) if claim[key] is not None
-        ]
+        bounds = [f"{sign} {claim[key]}" for key, sign in BOUNDS.items() if claim[key] is not None]
         expected = " and ".join(bounds) or f"{claim['reference']} ± {claim['atol']}"
-        value = "not finite" if claim["value"] is None else f"{claim['value']:.4g}"
         if not claim["holds"]:
-            failed[claim["text"]] = expected, value
+            failed["claim", claim["text"], expected] = (
+                "not finite" if claim["value"] is None else f"{claim['value']:.4g}"
+            )
     return failed
 
 
@@ -136,16 +131,10 @@ def main(arguments=None) -> int:
                 rows.setdefault((path.stem, "", "the notebook runs", ""), {})[name] = wrong
                 continue
             record = json.loads((out / path.stem / "metrics.json").read_text(encoding="utf-8"))
-            ran = nbformat.read(out / path.name, as_version=4)
-            for text, (expected, value) in claims(record).items():
-                rows.setdefault((path.stem, "claim", text, expected), {})[name] = value
-            for (cell, sentence, number), value in decimals(book, ran).items():
-                rows.setdefault((path.stem, cell, sentence, number), {})[name] = value
-            print(
-                f"{path.stem}: {name}, {sum(r[0] == path.stem and name in v for r, v in rows.items())} do not hold",
-                file=sys.stderr,
-                flush=True,
-            )
+            moved = claims(record) | decimals(book, nbformat.read(out / path.name, as_version=4))
+            for row, value in moved.items():
+                rows.setdefault((path.stem, *row), {})[name] = value
+            print(f"{path.stem}: {name}, {len(moved)} do not hold", file=sys.stderr, flush=True)
     print(table(rows, list(chosen)) if rows else "all claims and all stated decimals hold")
     return int(bool(rows))
 

@@ -92,6 +92,7 @@ def printed(cell: nbformat.NotebookNode) -> list[str]:
         texts.append(output.get("text", "") + (html if "text/html" in data else data.get("text/plain", "")))
     text = "\n".join(texts)
     if "nbval-check-output" in cell.metadata.get("tags", []):
+        text = re.sub(r"^✗ (.*: )\S+, expected ", r"\1", text, flags=re.M)
         text = re.sub(r": \S+ ± \S+$", "", text, flags=re.M)
     return DECIMAL.findall(text)
 
