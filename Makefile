@@ -21,7 +21,7 @@ COMPILED := .venv/.compiled
 TO_COMPILE := '^pydensecrf2'
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check book student lab batch refresh verify bench lock badges samples prepared clean
+.PHONY: help run test check book student lab batch refresh verify drift bench lock badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -68,6 +68,9 @@ refresh: prepared  ## run the notebooks as committed, print the references that 
 verify: prepared  ## try records whose code has changed: make verify [TABLE=08_label_budget] [FULL=1]
 	$(IN)/python tools/verify.py $(TABLE) $(if $(FULL),--full)
 
+drift: prepared $(TORCH:%=build/torch-%/.installed)  ## claims and stated decimals that change under other arithmetic: make drift [NOTEBOOKS=…] [TORCH=2.6.0]
+	$(IN)/python -m tools.drift $(NOTEBOOKS) $(TORCH:%=--torch %)
+
 bench: $(COMPILED)  ## speed, as ratios in one run
 	for file in benchmarks/*.py; do $(IN)/python $$file; done
 
@@ -93,6 +96,13 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	grep -v $(TO_COMPILE) requirements.txt | $(PIP) -r /dev/stdin
 	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+# Another torch that the ranges allow, to be thrown away; all but what it brings is as in requirements.txt.
+build/torch-%/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	grep -vE '^(torch|triton|nvidia|cuda|sympy)' requirements.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --disable-pip-version-check -q -c $(@D)/constraints.txt 'torch==$*' -e .
 	touch $@
 
 $(COMPILED): $(INSTALLED)

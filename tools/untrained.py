@@ -31,12 +31,17 @@ def fit(model, data, **options):
 helpers.train.fit = fit'''
 
 
-def untrained(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy of a notebook whose networks stay random: a cell after the set-up replaces `fit`."""
+def after_setup(book: nbformat.NotebookNode, source: str) -> nbformat.NotebookNode:
+    """A copy of a notebook with one more code cell, right after the set-up."""
     book = nbformat.from_dict(book)
     (setup,) = (k for k, cell in enumerate(book.cells) if "setup" in cell.metadata.get("tags", []))
-    book.cells.insert(setup + 1, nbformat.v4.new_code_cell(NEVER_TRAINS))
+    book.cells.insert(setup + 1, nbformat.v4.new_code_cell(source))
     return book
+
+
+def untrained(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy of a notebook whose networks stay random: a cell after the set-up replaces `fit`."""
+    return after_setup(book, NEVER_TRAINS)
 
 
 def check(records: list[dict], reasons: dict[str, dict[str, list[str]]]) -> list[str]:
