@@ -5,8 +5,8 @@ in a text output of the same section (from one `##` to the next; for recap and v
 does not carry 0.83 in the prose. Signs are not compared, because prose says "loses 0.09". A claim carries its bounds,
 which it has checked, but not its reference, near which the value may lie anywhere.
 
-Not meant are equations, code, citations, versions and licences, what stands before the first section, the limits after
-a recap, and *settings*: decimals that the section's idea gives (a threshold, the width of a pixel).
+Exempt: equations, code, citations, versions, licences; the text before the first section; the limits after a recap.
+Exempt, too, are *settings*: decimals that the section's idea gives (a threshold, the width of a pixel).
 """
 
 import re
@@ -20,8 +20,7 @@ EXEMPT = [
     r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)",  # code, equations, targets of links
     r"arXiv:? ?\d+\.\d+|(?:version|v|Python|torch|CC BY[A-Z-]*|Apache-) ?\d+(?:\.\d+)+",
 ]
-# Counted as numbers are neither places in the book nor years, sizes such as 64×64, marks such as (2), 1/3 and 95 %.
-NO_QUANTITY = [
+NO_QUANTITY = [  # places in the book, years, sizes such as 64×64, marks such as (2), 1/3 and 95 %
     r"(?i:chapters?|sections?|exercises?|figures?) \d+(?:(?:, | and | to )\d+)*|\b(?:19|20)\d\d\b",
     r"\d+(?:×\d+)+|\(\d\)|\d+/\d+|\b95 %",
 ]

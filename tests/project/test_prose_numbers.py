@@ -103,7 +103,8 @@ def test_equations_code_citations_settings_and_bounds_are_no_results(harmless):
 
 
 def test_tables_in_html_and_plain_results_are_printed_text():
-    table = new_output("display_data", data={"text/html": "<style>td {top: 9.9em}</style><td>0.<b>5</b> 0.7</td>"})
+    html = "<style>td {top: 9.9em}</style><td>0.<b>5</b> 0.7</td>"
+    table = new_output("display_data", data={"text/html": html, "text/plain": "0.7"})  # one table, two forms
     plain = new_output("execute_result", data={"text/plain": "0.25"})
     assert printed(new_code_cell("0.1", outputs=[table, plain])) == ["0.7", "0.25"]
 
