@@ -8,8 +8,8 @@ from scipy.stats import ttest_rel
 from helpers import acquire, active
 from helpers.acquire import Pool
 from helpers.active import paired_gain
-from helpers.grids import read_grid
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 
 CHAPTER = repo_root() / "notebooks" / "04_active_learning.ipynb"
 

@@ -8,9 +8,9 @@ from scipy.stats import ttest_rel
 
 from helpers.active import detectable_gain, holm, paired_gain
 from helpers.attention import SqueezeExcitation
-from helpers.grids import read_grid
 from helpers.mil import mil, segment_softmax
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 
 NETS = ("plain", "gate", "gate sum", "se", "se sum", "cbam", "cbam sum", "wide")
 TRUST = ("pointing game", "AUPRC")

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from helpers import segment
 from helpers.active import detectable_gain, holm, paired_gain
-from helpers.grids import read_grid
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 
 CHAPTER = repo_root() / "notebooks" / "06_shallow_methods.ipynb"
 SEEN, SLICES = [6, 12, 21, 60, 120, 201], [5, 10, 20, 50]

@@ -13,9 +13,9 @@ from scipy.stats import t, ttest_rel
 from helpers import priors
 from helpers.active import detectable_gain, holm, paired_gain
 from helpers.data import load
-from helpers.grids import read_grid
 from helpers.overlap import betti_error, slice_dice
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 
 CHAPTER = repo_root() / "notebooks" / "07_domain_knowledge.ipynb"
 tools = functools.partial(chapter.tools, CHAPTER, ("import time\n", "from helpers import augmentation"))

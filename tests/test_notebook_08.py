@@ -14,8 +14,8 @@ from sklearn.isotonic import IsotonicRegression
 from helpers.active import detectable_gain, holm, paired_gain
 from helpers.data import UNLABELLED
 from helpers.data import weak_labels as weak
-from helpers.grids import read_grid
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 from helpers.shallow import feature_table
 
 CHAPTER = repo_root() / "notebooks" / "08_label_budget.ipynb"
