@@ -27,7 +27,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 run: prepared  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NOTEBOOKS=…]
-	$(IN)/python -m helpers.runner $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
+	$(IN)/python -m helpers.runs $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
 
 test: check prepared  ## everything: check, every committed notebook again with its claims, copies for students untrained
 	$(IN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
@@ -35,8 +35,8 @@ test: check prepared  ## everything: check, every committed notebook again with 
 	$(MAKE) student
 	rm -rf build/untrained runs/untrained
 	$(IN)/python tools/untrained.py $(STUDENT)/*.ipynb --out build/untrained
-	$(IN)/python -m helpers.runner build/untrained/*.ipynb -p profile smoke --out runs/untrained
-	$(IN)/python tools/student.py runs/untrained/*.ipynb --open
+	$(IN)/python -m helpers.runs build/untrained/*.ipynb -p profile smoke --out runs/untrained
+	$(IN)/python tools/student.py runs/untrained/*/*.ipynb --open
 	$(IN)/python tools/untrained.py runs/untrained/*/metrics.json --check tests/untrained.yaml
 
 check: samples $(COMPILED)  ## the fast part, for every commit: ruff and the tests of the code
@@ -59,10 +59,10 @@ lab: prepared  ## open JupyterLab on this machine only
 
 batch: prepared  ## run a grid, and go on where it stopped: make batch GRID=grids/… [BATCH="--workers 2 --redo stale"]
 	@test -n "$(GRID)" || { echo 'say which grid: make batch GRID=grids/01_explanation.yaml'; exit 2; }
-	$(IN)/python -m helpers.batch $(GRID) $(BATCH)
+	$(IN)/python -m helpers.runs $(GRID) $(BATCH)
 
 refresh: prepared  ## run the notebooks as committed, print the references that moved, keep the new outputs
-	CLAIMS=report $(IN)/python -m helpers.runner $(NOTEBOOKS) --out runs/refresh
+	CLAIMS=report $(IN)/python -m helpers.runs $(NOTEBOOKS) --out runs/refresh
 	$(IN)/python tools/refresh.py runs/refresh $(NOTEBOOKS)
 
 verify: prepared  ## try records whose code has changed: make verify [TABLE=08_label_budget] [FULL=1]

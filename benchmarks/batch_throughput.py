@@ -1,7 +1,7 @@
 """Batches against bare papermill: throughput of two workers, overhead per run, and how fast recorded runs are skipped.
 
 The notebook computes for a fixed number of steps, about `--seconds` on one core. Bare: two processes at a time, each
-`python -m papermill`, as fast as they end. Batch: the whole command `python -m helpers.batch --workers 2`, start-up of
+`python -m papermill`, as fast as they end. Batch: the whole command `python -m helpers.runs --workers 2`, start-up of
 Dask, HTML pages and tables included. Both in one run, alternating. The CPU time of both is told as well: other work on
 the machine changes it less than the time on the clock.
 """
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.batch_plan import name_runs
-from helpers.grids import read_grid
+from helpers.runs.batch import plan
 from helpers.runs.code import code_hash
+from helpers.runs.grid import read_grid
 from helpers.runs.record import SCHEMA
 
 RECORD = {key: (kind if isinstance(kind, type) else kind[0])() for key, kind in SCHEMA.items()}
@@ -87,11 +87,11 @@ def cell_seconds(out: Path) -> float:
 def skip(folder: Path, runs: int) -> float:
     """Seconds of the whole command over runs that are all recorded."""
     grid, out, code = write_grid(folder, runs), folder / "skipped", code_hash("bench")
-    for named in name_runs(read_grid(grid)):
-        (out / named.key).mkdir(parents=True)
-        record = RECORD | {"code": code, "params": named.full, "checkpoint": None, "figure": None}
-        (out / named.key / "metrics.json").write_text(json.dumps(record))
-    return run("helpers.batch", grid, "--out", out)
+    for entry in plan(read_grid(grid), out):
+        entry.folder.mkdir(parents=True)
+        record = RECORD | {"code": code, "params": entry.params, "checkpoint": None, "figure": None}
+        (entry.folder / "metrics.json").write_text(json.dumps(record))
+    return run("helpers.runs", grid, "--out", out)
 
 
 def main() -> int:
@@ -111,7 +111,7 @@ def main() -> int:
             seconds, cpu = {}, {}
             for name in (("bare", "batch"), ("batch", "bare"))[turn % 2]:
                 before = cpu_seconds()
-                command = ("helpers.batch", grid, "--out", out, "--workers", 2)
+                command = ("helpers.runs", grid, "--out", out, "--workers", 2)
                 seconds[name] = run(*command) if name == "batch" else bare(notebook, folder, options.runs)
                 cpu[name] = cpu_seconds() - before
             ratios.append(seconds["bare"] / seconds["batch"])

@@ -18,8 +18,8 @@ fault: str = "none"  # raise, die, slow, memory, wait
 data_dir: str = ""  # a folder
 row: str = ""  # its name"""
 START = """import json, os, pathlib, signal, sys, time
-from helpers.provenance import write_atomic
 from helpers.runs.code import code_hash
+from helpers.runs.record import write_atomic
 
 folder = pathlib.Path(os.environ["RUN_DIR"])
 print("started", file=sys.__stderr__, flush=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.provenance import write_atomic
+from helpers.runs.record import write_atomic
 from tools.prose_numbers import printed, stated
 from tools.untrained import after_setup
 
@@ -66,7 +66,7 @@ def run(path: Path, arithmetic: Arithmetic, out: Path) -> str:
     source = out / "copies" / path.name
     source.parent.mkdir(exist_ok=True)
     write_atomic(source, nbformat.writes(copy).encode())
-    command = [arithmetic.python, "-m", "helpers.runner", str(source), "--out", str(out)]
+    command = [arithmetic.python, "-m", "helpers.runs", str(source), "--out", str(out)]
     environment = os.environ | {"CLAIMS": "report"} | arithmetic.environment
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -131,7 +131,7 @@ def main(arguments=None) -> int:
                 rows.setdefault((path.stem, "", "the notebook runs", ""), {})[name] = wrong
                 continue
             record = json.loads((out / path.stem / "metrics.json").read_text(encoding="utf-8"))
-            moved = claims(record) | decimals(book, nbformat.read(out / path.name, as_version=4))
+            moved = claims(record) | decimals(book, nbformat.read(out / path.stem / path.name, as_version=4))
             for row, value in moved.items():
                 rows.setdefault((path.stem, *row), {})[name] = value
             print(f"{path.stem}: {name}, {len(moved)} do not hold", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.provenance import write_atomic
+from helpers.runs.record import write_atomic
 
 
 def show(claims: list[dict]) -> bool:
@@ -48,7 +48,7 @@ def main() -> None:
         print(notebook)
         record = json.loads((options.runs / notebook.stem / "metrics.json").read_text(encoding="utf-8"))
         if show(record["claims"]):
-            executed = (options.runs / notebook.name).read_text(encoding="utf-8")
+            executed = (options.runs / notebook.stem / notebook.name).read_text(encoding="utf-8")
             write_atomic(notebook, with_outputs(notebook.read_text(encoding="utf-8"), executed).encode())
         else:
             moved.append(str(notebook))

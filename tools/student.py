@@ -1,7 +1,7 @@
 """`make student`: the notebooks without their solutions, and whether their exercises are still open.
 
     python tools/student.py notebooks/*.ipynb --out build/student
-    python tools/student.py runs/student/*.ipynb --open
+    python tools/student.py runs/student/*/*.ipynb --open
 
 The first writes copies: cells tagged `solution` are left out, and the sentence that announces them. The second looks at
 copies that were executed: every exercise must have printed `not yet`.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.provenance import write_atomic
+from helpers.runs.record import write_atomic
 
 ANNOUNCED = " The solution is folded below."
 

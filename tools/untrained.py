@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from helpers.provenance import write_atomic
+from helpers.runs.record import write_atomic
 
 NEVER_TRAINS = '''import helpers.train
 

@@ -15,18 +15,19 @@ import json
 from functools import cache
 from pathlib import Path
 
-from helpers.provenance import repo_root
-
 COUNTS = ("helpers", "experiments")
 OURS = (*COUNTS, "data_scripts")
 WHOLE = "*"  # a module used as an object: any of its definitions may be
 # Tags of cells on which no number of the record depends: they find the repository, draw, ask, or compare what is
 # already computed.
 SHOWS = {"setup", "display", "exercise", "solution", "nbval-check-output"}
-# Modules that show, or run notebooks and keep their records.
-MACHINERY = {"plots", "game", "tables", "frontend", "overview", "provenance", "grids", "runner", "processes"}
-MACHINERY |= {"batch", "batch_plan", "batch_run"}
+MACHINERY = {"plots", "game", "frontend"}  # modules that show; helpers.runs, which runs notebooks, is none of it either
 PREPARES = ("helpers.runs.run", "_prepare_torch")  # of the machinery what a number depends on
+
+
+def repo_root() -> Path:
+    """The folder above the `helpers` package."""
+    return Path(__file__).resolve().parents[2]
 
 
 def code_hash(table: str, row: str = "") -> str:
@@ -48,7 +49,8 @@ def _of_notebook(notebook: str) -> list[str]:
     path = repo_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
     counting = [c for c in cells if c["cell_type"] == "code" and not SHOWS & set(c["metadata"].get("tags", []))]
-    tree = ast.parse("\n".join(_without_magics("".join(cell["source"])) for cell in counting))
+    lines = [line for cell in counting for line in "".join(cell["source"]).splitlines()]
+    tree = ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!"))))
     known, plain = _imports(tree, ""), [node for node in map(_plain, tree.body) if node]
     start = set().union({PREPARES}, *(_uses(node, known) for node in plain))
     return [_written(node, known) for node in plain] + sorted(_reached(start))
@@ -81,7 +83,8 @@ def _read(file: Path, _stamp: int) -> tuple[list, dict, str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     package = ".".join(file.relative_to(repo_root()).parent.parts)
     imported = _imports(tree, package)
-    own = {name: (_name(file), name) for node in tree.body for name in _names(node)}
+    module = package if file.name == "__init__.py" else f"{package}.{file.stem}"
+    own = {name: (module, name) for node in tree.body for name in _names(node)}
     statements = []
     for node in tree.body:
         if plain := _plain(node):
@@ -145,12 +148,8 @@ def _names(node: ast.stmt) -> set[str]:
     """The names that a top-level statement defines; none for one that only acts."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return {
-            name.id for target in targets for name in getattr(target, "elts", [target]) if isinstance(name, ast.Name)
-        }
-    return set()
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
+    return {name.id for target in targets for name in getattr(target, "elts", [target]) if isinstance(name, ast.Name)}
 
 
 def _uses(node: ast.AST, known: dict[str, tuple[str, str]]) -> set[tuple[str, str]]:
@@ -181,14 +180,6 @@ def _imports(node: ast.AST, package: str) -> dict[str, tuple[str, str]]:
 
 def _library(use: tuple[str, str]) -> str:
     return use[0].partition(".")[0]
-
-
-def _without_magics(source: str) -> str:
-    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-
-
-def _name(file: Path) -> str:
-    return ".".join(file.relative_to(repo_root()).with_suffix("").parts).removesuffix(".__init__")
 
 
 def _module_file(name: str) -> Path | None:

@@ -13,37 +13,36 @@ import hashlib
 import json
 import math
 import numbers
+import os
 from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
 
-from helpers.grids import default_parameters, read_grid
-from helpers.provenance import repo_root, write_atomic
-from helpers.runs.code import code_hash
+from helpers.runs.code import code_hash, repo_root
+from helpers.runs.grid import default_parameters, read_grid
 
 ADVICE = "Results vary between machines: see the README. If the code changed on purpose: `make refresh`."
 NONE = type(None)
-SCHEMA = {
-    "notebook": str,
-    "row": str,
-    "params": dict,
-    "metrics": dict,
-    "claims": list,
-    "seconds": (int, float),
-    "peak_memory_mb": (int, float),
-    "versions": dict,
-    "device": str,
-    "data": (dict, NONE),
-    "commit": str,
-    "code": str,
-    "checkpoint": (dict, NONE),
-}
+SCHEMA = {"notebook": str, "row": str, "params": dict, "metrics": dict, "claims": list, "seconds": (int, float)}
+SCHEMA |= {"peak_memory_mb": (int, float), "versions": dict, "device": str, "data": (dict, NONE), "commit": str}
+SCHEMA |= {"code": str, "checkpoint": (dict, NONE)}
 LEDGER = {"notebook": str, "code": dict, "runs": dict}
 
 
 class ClaimError(AssertionError):
     """A number that a notebook states, or a record holds, was not found again."""
+
+
+def write_atomic(path, content: bytes) -> None:
+    """Write through a temporary name in the same folder: a reader sees the old file or the new one, never half."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_record(path) -> dict:
@@ -81,7 +80,8 @@ def record_name(params: dict) -> str:
     A run that is no row of a table is named without model, and a row of a notebook that has but one, too.
     """
     row = [params[name] for name in ("row", "model") if params.get("row") and params.get(name)]
-    return "-".join([*row, "{profile}-{data}-seed{seed}".format_map({"data": "none"} | params)])
+    profile, data, seed = (params.get(name, "none") for name in ("profile", "data", "seed"))
+    return "-".join([*row, f"{profile}-{data}-seed{seed}"])
 
 
 def keep(record_path, ledger_path) -> None:
@@ -96,9 +96,8 @@ def keep(record_path, ledger_path) -> None:
     with FileLock(ledger_path.with_name(f".{ledger_path.name}.lock")):
         ledger = read_ledger(ledger_path)
         if ledger["notebook"] != record["notebook"]:
-            raise ValueError(
-                f"{ledger_path}: it is the ledger of {ledger['notebook']}; got a run of {record['notebook']}"
-            )
+            owner = ledger["notebook"]
+            raise ValueError(f"{ledger_path}: it is the ledger of {owner}; got a run of {record['notebook']}")
         weights = ledger_path.with_name(f"{ledger_path.stem}-{name}.safetensors")
         if record["checkpoint"]:
             write_atomic(weights, (folder / record["checkpoint"]["file"]).read_bytes())
@@ -126,17 +125,14 @@ def records(grid, ledger=None) -> list[dict]:
     if missing. `ledger`: where the records are, by default `results/<table>.json`. Raises ValueError if two records
     fit one run, and for a wrong grid or ledger.
     """
-    grid = read_grid(_grid_path(grid))
+    if not Path(grid).suffix:
+        experiment, table = (repo_root() / folder / f"{grid}.yaml" for folder in ("experiments", "grids"))
+        grid = experiment if experiment.exists() else table
+    grid = read_grid(grid)
     found = records_in(ledger or repo_root() / "results" / f"{grid.table}.json")
     found = [record for record in found if record["notebook"] == grid.table]
     defaults = default_parameters(grid.notebook)
     return [_row(defaults | params, found) for params in grid.runs]
-
-
-def _grid_path(grid) -> Path:
-    """The file of a grid that is named: of the experiments, or of the tables that notebooks make themselves."""
-    experiment, table = (repo_root() / folder / f"{grid}.yaml" for folder in ("experiments", "grids"))
-    return Path(grid) if Path(grid).suffix else experiment if experiment.exists() else table
 
 
 def _row(params: dict, found: list[dict]) -> dict:
@@ -183,7 +179,7 @@ def replay(record: dict, model, evaluate, *, atol: float = 1e-3) -> dict:
 
 def number(name: str, value) -> float | int:
     """A Python number from one of NumPy or torch. Raises TypeError if it is none."""
-    value = _plain(value)
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: got {value!r}, expected a real number")
     return value
@@ -196,14 +192,10 @@ def finite(value):
 
 def metric(name: str, value):
     """A number, or a list of numbers, as a record holds it."""
-    value = _plain(value)
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
         return [finite(number(name, item)) for item in value]
     return finite(number(name, value))
-
-
-def _plain(value):
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _read(path: Path, kind: str):

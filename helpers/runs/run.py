@@ -1,24 +1,28 @@
 """One run of a notebook: checked parameters, seeds, claims about its numbers, and the record it leaves behind."""
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import math
 import os
+import platform
 import random
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 
-from helpers.provenance import commit, describe, peak_memory_mb, repo_root, versions, write_atomic
-from helpers.runs.code import code_hash
-from helpers.runs.record import ADVICE, ClaimError, finite, metric, number
+from helpers.runs.code import code_hash, repo_root
+from helpers.runs.grid import PROFILES
+from helpers.runs.record import ADVICE, ClaimError, finite, metric, number, write_atomic
 
-# torch is imported where it is used: the runner, which only reads records, then starts at once.
-
-PROFILES = ("smoke", "teach", "full")
+# torch is imported where it is used: who only reads records then starts at once.
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "matplotlib")
 
 
 @dataclass(repr=False)
@@ -80,8 +84,7 @@ class Run:
         """Write the run's record, with the weights of `model` and `figure` beside it if given; return its path.
 
         `metrics`: flat name → number or list of numbers (NaN and infinity become null). `data`: what was used
-        (`.name`, `.content_hash()`), or None. The record, `metrics.json`, is written last: it is the mark of success.
-        Raises TypeError for a metric that is no number, before anything is written.
+        (`.name`, `.content_hash()`), or None. Raises TypeError, before anything is written, for a metric that is none.
         """
         metrics = {name: metric(name, value) for name, value in metrics.items()}
         files, checkpoint = {}, None
@@ -101,7 +104,7 @@ class Run:
             "claims": self.claims,
             "seconds": round(time.monotonic() - self.started, 1),
             "peak_memory_mb": round(peak_memory_mb()),
-            "versions": versions(),
+            "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
             "device": describe(self.device),
             "data": None if data is None else {"name": data.name, "hash": data.content_hash()},
             "commit": commit(),
@@ -109,13 +112,12 @@ class Run:
             "checkpoint": checkpoint,
             "figure": None if figure is None else "figure.png",
         }
-        text = json.dumps(record, indent=1, allow_nan=False)
         path = self.folder / "metrics.json"
+        files[path.name] = json.dumps(record, indent=1, allow_nan=False).encode()  # last: it is the mark of success
         self.folder.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         for name, content in files.items():
             write_atomic(self.folder / name, content)
-        write_atomic(path, text.encode())
         return path
 
 
@@ -171,3 +173,39 @@ def _weights(model) -> bytes:
     from safetensors.torch import save
 
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def commit() -> str:
+    """The commit of the repository, with `+changes` if tracked code is changed; `unknown` outside git."""
+    code = ("helpers", "experiments", "notebooks")
+    # Installed somewhere below another repository: that one does not count.
+    options = {"cwd": repo_root(), "env": os.environ | {"GIT_CEILING_DIRECTORIES": str(repo_root().parent)}}
+    options |= {"capture_output": True, "text": True, "check": True}
+    try:
+        head = subprocess.run(("git", "rev-parse", "HEAD"), **options).stdout.strip()
+        changes = subprocess.run(
+            ("git", "status", "--porcelain", "--untracked-files=no", "--", *code), **options
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changes else "")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource  # Windows has none
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def describe(device) -> str:
+    """The device in words: what decides the last digits of a result."""
+    import torch
+
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    if device.type == "mps":
+        return "mps"
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"

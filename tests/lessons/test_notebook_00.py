@@ -10,8 +10,8 @@ from nbformat import read
 from skimage.transform import resize
 
 from helpers.data import xray
-from helpers.runner import run_notebook
 from helpers.runs import read_record, repo_root
+from helpers.runs.notebook import run_notebook
 
 CHAPTER = repo_root() / "notebooks" / "00_medical_images.ipynb"
 

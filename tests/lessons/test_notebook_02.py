@@ -10,8 +10,8 @@ from chapter import cell_with, cells
 from helpers import losses
 from helpers.data import load
 from helpers.data.resample import centred
-from helpers.grids import read_grid
 from helpers.runs import records, repo_root
+from helpers.runs.grid import read_grid
 from helpers.runs.record import records_in
 
 CHAPTER = repo_root() / "notebooks" / "02_weak_supervision.ipynb"

@@ -12,8 +12,8 @@ from torch import nn
 
 from helpers import adapt
 from helpers.data import ImageSets, load
-from helpers.grids import read_grid
 from helpers.runs import records, repo_root
+from helpers.runs.grid import read_grid
 from helpers.stats import detectable_gain, holm, paired_gain
 
 CHAPTER = repo_root() / "notebooks" / "03_transfer_learning.ipynb"

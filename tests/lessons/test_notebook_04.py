@@ -6,10 +6,10 @@ from chapter import cells, prose, recorded
 from scipy.stats import ttest_rel
 
 from helpers import stats
-from helpers.grids import read_grid
 from helpers.labels import acquire
 from helpers.labels.acquire import Pool
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 from helpers.stats import paired_gain
 
 CHAPTER = repo_root() / "notebooks" / "04_active_learning.ipynb"

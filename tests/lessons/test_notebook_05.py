@@ -6,10 +6,10 @@ import torch
 from chapter import cells, prose, recorded
 from scipy.stats import ttest_rel
 
-from helpers.grids import read_grid
 from helpers.nets.attention import SqueezeExcitation
 from helpers.nets.mil import mil, segment_softmax
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 from helpers.stats import detectable_gain, holm, paired_gain
 
 NETS = ("plain", "gate", "gate sum", "se", "se sum", "cbam", "cbam sum", "wide")

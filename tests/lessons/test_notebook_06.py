@@ -12,8 +12,8 @@ from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 
 from helpers import segment
-from helpers.grids import read_grid
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 from helpers.stats import detectable_gain, holm, paired_gain
 
 CHAPTER = repo_root() / "notebooks" / "06_shallow_methods.ipynb"

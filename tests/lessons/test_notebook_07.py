@@ -12,9 +12,9 @@ from scipy.stats import t, ttest_rel
 
 from helpers import priors
 from helpers.data import load
-from helpers.grids import read_grid
 from helpers.overlap import betti_error, slice_dice
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 from helpers.stats import detectable_gain, holm, paired_gain
 
 CHAPTER = repo_root() / "notebooks" / "07_domain_knowledge.ipynb"

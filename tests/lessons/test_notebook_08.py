@@ -12,9 +12,9 @@ from scipy.stats import ttest_rel
 from sklearn.isotonic import IsotonicRegression
 
 from helpers.data import UNLABELLED
-from helpers.grids import read_grid
 from helpers.labels import weak
 from helpers.runs import repo_root
+from helpers.runs.grid import read_grid
 from helpers.shallow import feature_table
 from helpers.stats import detectable_gain, holm, paired_gain
 

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.provenance import repo_root
-from helpers.runner import known_parameters
+from helpers.runs import repo_root
 from helpers.runs.code import SHOWS
 
 NOTEBOOKS = sorted((repo_root() / "notebooks").glob("*.ipynb"))
@@ -122,7 +122,7 @@ def papermill_knows_the_parameters(notebook):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "notebook.ipynb"
         nbformat.write(notebook, path)
-        inferred = known_parameters(path)
+        inferred = {name: found["inferred_type_name"] for name, found in papermill.inspect_notebook(str(path)).items()}
     yield from (f"papermill cannot read the line of {name}" for name in names if inferred.get(name, "None") == "None")
 
 

@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 from helpers import explain
 from helpers.data import xray
 from helpers.nets.densenet import densenet
-from helpers.runner import run_notebook
 from helpers.runs import read_record, repo_root
+from helpers.runs.notebook import run_notebook
 
 CHAPTER = repo_root() / "notebooks" / "01_explanation.ipynb"
 BLOCKS = [f"features.denseblock{block}" for block in (1, 2, 3, 4)]

@@ -23,7 +23,7 @@ if "luck" in str(book):
 for cell in book["cells"]:
     if cell["id"] == "run":
         cell["outputs"][0]["text"] = "Dice 0.81, AUC 0.90" if other else "Dice 0.83, AUC 0.90"
-(out / source.name).write_text(json.dumps(book))
+(out / source.stem / source.name).write_text(json.dumps(book))
 claim = dict(text="it leads", value=0.1, reference=None, atol=None, at_least=0.2, at_most=None, holds=not other)
 (out / source.stem / "metrics.json").write_text(json.dumps(dict(claims=[claim])))"""
 SENTENCE = "**What we see.** Dice 0.83, AUC 0.90."
@@ -110,7 +110,7 @@ def test_another_processor_is_what_torch_computes_with(tmp_path):
     saves = f"open(os.environ['RUN_DIR'] + '/metrics.json', 'w').write({json.dumps(RECORD)!r})"
     nbformat.write(notebook(says, new_code_cell(saves)), tmp_path / "05_tiny.ipynb")
     assert drift.run(tmp_path / "05_tiny.ipynb", drift.ARITHMETICS["default"], tmp_path / "out") == ""
-    ran = nbformat.read(tmp_path / "out" / "05_tiny.ipynb", as_version=4)
+    ran = nbformat.read(tmp_path / "out" / "05_tiny" / "05_tiny.ipynb", as_version=4)
     assert [cell.outputs[0].text for cell in ran.cells if cell.id == "says"] == ["DEFAULT\n"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.provenance import repo_root
+from helpers.runs import repo_root
 from tools.prose_numbers import crowded, printed, stated
 
 NOTEBOOKS = sorted((repo_root() / "notebooks").glob("*.ipynb"))

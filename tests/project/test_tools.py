@@ -132,7 +132,7 @@ def refresh(folder: Path, *, claim: dict, source: str = "print(1 + 1)") -> subpr
     ran = v4.new_code_cell(source, id="other", execution_count=1, metadata={"papermill": {"duration": 1.5}})
     ran.outputs = [v4.new_output("stream", text="2\n")]
     (runs / "01_one").mkdir(parents=True)
-    nbformat.write(v4.new_notebook(cells=[ran]), runs / book.name)
+    nbformat.write(v4.new_notebook(cells=[ran]), runs / "01_one" / book.name)
     (runs / "01_one" / "metrics.json").write_text(json.dumps({"claims": [claim]}))
     return run("tools/refresh.py", runs, book)
 

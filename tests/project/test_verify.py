@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_notebook import RECORD
 
-from helpers.provenance import repo_root
+from helpers.runs import repo_root
 from helpers.runs.record import read_ledger, write_ledger
 
 TABLE = '''"""A made-up table."""

@@ -5,26 +5,23 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from tiny_notebook import ENVIRONMENT, RECORD, alive, trace, until, write_grid, write_tiny
 
-from helpers import batch
-from helpers.batch import main
-from helpers.batch_run import look_up, run_job
-from helpers.grids import read_grid
-from helpers.runs.code import code_hash
+from helpers.runs import batch
+from helpers.runs.batch import Entry, main, plan, run_job
+from helpers.runs.grid import read_grid
 from helpers.runs.record import read_ledger
 
 
-def job(folder: Path, grid: Path, **changes) -> dict:
-    """The job of a grid's first run."""
-    grid, code = read_grid(grid), code_hash("05_tiny")
-    [entry, *_] = batch.look(batch.name_runs(grid), folder / "out", code)
+def first(folder: Path, grid: Path) -> Entry:
+    """A grid's first run."""
     (folder / "out").mkdir(exist_ok=True)
-    return batch._job(grid, entry, code, None) | changes
+    return plan(read_grid(grid), folder / "out")[0]
 
 
 def records(out: Path) -> dict[tuple, dict]:
@@ -50,8 +47,9 @@ def test_faults_of_single_runs_leave_the_others_alone(tmp_path, capfd, monkeypat
     assert {line[4] for line in starts} == {"3", "5"}, "each worker has a GPU of its own"
     assert not any(alive(int(line[3])) for line in starts)
     assert records(out).keys() == {(0, "none"), (1, "none")}
-    said = capfd.readouterr().out
-    assert "2 done, 4 failed, in " in said
+    printed = capfd.readouterr()
+    said = printed.err
+    assert "s: 4 failed, 2 done\n" in printed.out
     assert "fault=raise: code cell 4, ValueError: no such luck\n" in said
     assert "fault=die: code cell 4, DeadKernelError: Kernel died\n" in said
     assert "fault=slow: code cell 4, CellTimeoutError: " in said
@@ -60,13 +58,13 @@ def test_faults_of_single_runs_leave_the_others_alone(tmp_path, capfd, monkeypat
     logs = list(out.glob("*/stderr.log")) + list(out.glob("*/failed/stderr.log"))
     assert len(logs) == 6 and all("started" in log.read_text() for log in logs)
     page, table = (out / "index.html").read_text(), (out / "summary.csv").read_text().splitlines()
-    assert page.count("failed</span>") == 4 and page.count('/figure.png"') == 2
+    assert page.count("<td>failed ") == 4 and page.count('/figure.png"') == 2
     assert table[0].endswith("seconds,peak_memory_mb,auc") and len(table) == 7
     # Nothing is run again, but all that is there is kept elsewhere.
-    monkeypatch.setattr(batch, "_execute", lambda *_: pytest.fail("something was run again"))
+    monkeypatch.setattr(batch, "_on_dask", lambda *_: pytest.fail("something was run again"))
     arguments = [str(write_grid(tmp_path, "product: {seed: [0, 1]}\nrows: [{fault: none}]")), "--out", str(out)]
     assert main([*arguments, "--record", str(kept)]) == 0
-    assert "2 recorded before, in " in capfd.readouterr().out
+    assert "s: 2 recorded\n" in capfd.readouterr().out
     assert read_ledger(kept)["runs"].keys() == {"teach-none-seed0", "teach-none-seed1"}
 
 
@@ -85,7 +83,7 @@ def test_killed_worker_of_an_existing_cluster(tmp_path, capfd, monkeypatch):
         scheduler = until(lambda: json.loads(address.read_text() or "{}"))["address"]
         arguments = [str(grid), "--out", str(out), "--scheduler", scheduler]
         with monkeypatch.context() as patch:
-            patch.setattr(batch, "code_hash", lambda notebook: "another")
+            patch.setattr(batch, "plan", lambda *arguments: [replace(e, code="other") for e in plan(*arguments)])
             assert main(arguments) == 2
         assert "has other code of 05_tiny than the batch" in capfd.readouterr().err
         killed = []
@@ -117,7 +115,7 @@ def test_killed_worker_of_an_existing_cluster(tmp_path, capfd, monkeypatch):
 def test_killed_driver_leaves_no_process_and_its_batch_goes_on(tmp_path, capfd):
     write_tiny(tmp_path)
     grid, out = write_grid(tmp_path, "rows: [{}, {seed: 1, fault: wait}]"), tmp_path / "out"
-    driver = start("helpers.batch", grid, "--out", out, "--workers", "1")
+    driver = start("helpers.runs", grid, "--out", out, "--workers", "1")
     until(lambda: trace(tmp_path)[2:3])
     assert main([str(grid), "--out", str(out)]) == 2
     message = f"{out}: another batch is at work in this folder; wait for it or give another --out\n"
@@ -127,12 +125,12 @@ def test_killed_driver_leaves_no_process_and_its_batch_goes_on(tmp_path, capfd):
     driver.kill()
     driver.wait()
     until(lambda: not any(alive(process.pid) for process in family))
-    first = {path: path.read_bytes() for path in out.glob("*/metrics.json")}
-    assert len(first) == 1
+    kept = {path: path.read_bytes() for path in out.glob("*/metrics.json")}
+    assert len(kept) == 1
     (tmp_path / "go").touch()
     assert main([str(grid), "--out", str(out)]) == 0
-    assert "1 done, 1 recorded before" in capfd.readouterr().out
-    assert all(path.read_bytes() == content for path, content in first.items())
+    assert "s: 1 recorded, 1 done\n" in capfd.readouterr().out
+    assert all(path.read_bytes() == content for path, content in kept.items())
     assert [line[:3] for line in trace(tmp_path)] == [
         ["start", "0", "none"],
         ["end", "0", "none"],
@@ -156,8 +154,8 @@ def test_a_kernel_that_does_not_start_is_started_again(tmp_path):
     )
     argv = [sys.executable, "-c", script, "-f", "{connection_file}"]
     (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
-    work = job(tmp_path, write_grid(tmp_path, ""))
-    work["environment"]["JUPYTER_PATH"] = str(tmp_path / "jupyter")
+    work = first(tmp_path, write_grid(tmp_path, ""))
+    work.environment["JUPYTER_PATH"] = str(tmp_path / "jupyter")
     assert run_job(work) == ""
     assert (tmp_path / "starts").read_text() == "xx"
     assert len(list((tmp_path / "out").glob("*/metrics.json"))) == 1
@@ -166,17 +164,22 @@ def test_a_kernel_that_does_not_start_is_started_again(tmp_path):
 def test_refused_writes_fail_the_run_and_leave_the_old_record(tmp_path):
     """A limit on the size of files refuses writes half-way, as a full disk does."""
     write_tiny(tmp_path)
-    work = job(tmp_path, write_grid(tmp_path, ""))
-    folder = Path(work["folder"])
-    folder.mkdir()
+    work = first(tmp_path, write_grid(tmp_path, ""))
+    work.folder.mkdir()
     old = json.dumps(RECORD | {"code": "older"})
-    (folder / "metrics.json").write_text(old)
-    limit = "import json, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
-    code = f"{limit}; from helpers.batch_run import run_job; print(run_job(json.loads(sys.argv[1])))"
-    command = [sys.executable, "-c", code, json.dumps(work)]
+    (work.folder / "metrics.json").write_text(old)
+    code = """import resource, sys
+from pathlib import Path
+from helpers.runs.batch import plan, run_job
+from helpers.runs.grid import read_grid
+[entry] = plan(read_grid(sys.argv[1]), Path(sys.argv[2]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+print(run_job(entry))"""
+    command = [sys.executable, "-c", code, tmp_path / "tiny.yaml", work.folder.parent]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.stdout == "[Errno 27] File too large\n", done.stderr
+    assert done.stdout.endswith("\n[Errno 27] File too large\n"), done.stderr
     assert trace(tmp_path)[-1] == ["end", "0", "none"], "the run itself was not limited"
-    assert look_up(folder, work["code"])[0] == "stale", "no fault of the run: the next batch tries again"
-    assert (folder / "metrics.json").read_text() == old
-    assert {path.name for path in folder.parent.iterdir()} == {".locks", folder.name}
+    work.look()
+    assert work.state == "stale", "no fault of the run: the next batch tries again"
+    assert (work.folder / "metrics.json").read_text() == old
+    assert [path.name for path in work.folder.parent.iterdir() if path.suffix != ".lock"] == [work.folder.name]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import provenance, runs
+from helpers import runs
 from helpers.runs import ClaimError, code, read_record, replay, repo_root, start_run
+from helpers.runs import record as record_module
 from helpers.runs import run as run_module
 from helpers.runs.record import SCHEMA, keep, read_ledger, record_name, records_in, write_ledger
 
@@ -189,9 +190,9 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(provenance.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
+        patch.setattr(record_module.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
         with pytest.raises(OSError, match="no"):
-            provenance.write_atomic(path, b"new")
+            record_module.write_atomic(path, b"new")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
 
 
@@ -260,7 +261,7 @@ def repository(tmp_path, monkeypatch):
     (tmp_path / "helpers" / "used.py").write_text("a = 1")
     cells = [nbformat.v4.new_code_cell("x = 1")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "05_tiny.ipynb")
-    monkeypatch.setattr(provenance, "repo_root", lambda: tmp_path)
+    monkeypatch.setattr(run_module, "repo_root", lambda: tmp_path)
     monkeypatch.setattr(code, "repo_root", lambda: tmp_path)
     return tmp_path
 
@@ -340,14 +341,14 @@ def test_commit_is_told_with_changes_or_unknown(repository):
         identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         subprocess.run(("git", "-C", repository, *identity, *arguments), check=True, capture_output=True)
 
-    assert provenance.commit() == "unknown"
+    assert run_module.commit() == "unknown"
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    clean = provenance.commit()
+    clean = run_module.commit()
     assert len(clean) == 40
     (repository / "helpers" / "used.py").write_text("x = 2")
-    assert provenance.commit() == clean + "+changes"
+    assert run_module.commit() == clean + "+changes"
 
 
 def test_repo_root_holds_the_package():

@@ -1,4 +1,4 @@
-"""The notebook runner: what it refuses, how it ends runs, and what it leaves behind."""
+"""Runs of notebooks: what is refused, how a run ends, and what it leaves behind."""
 
 import json
 import shutil
@@ -11,9 +11,12 @@ import papermill
 import psutil
 import pytest
 
-from helpers import runner
-from helpers.overview import first_error, write_overview
-from helpers.runner import RunError, check_parameters, main, parse_parameters, run_notebook
+from helpers.runs import batch
+from helpers.runs import notebook as module
+from helpers.runs.batch import Entry, main
+from helpers.runs.grid import RunError, check_parameters
+from helpers.runs.notebook import run_notebook, told
+from helpers.runs.overview import write_tables
 from helpers.runs.record import SCHEMA
 
 PARAMETERS = """profile: str = "teach"  # how long
@@ -36,7 +39,8 @@ def write_notebook(folder: Path, *sources: str, name: str = "05_tiny") -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def no_process(monkeypatch):
         ({"seed": "3"}, "05_tiny: seed is '3', expected int"),
         ({"seed": True}, "05_tiny: seed is True, expected int"),
         ({"seed": 3.0}, "05_tiny: seed is 3.0, expected int"),
-        ({"noise": False}, "05_tiny: noise is False, expected float"),
+        ({"noise": False}, "05_tiny: noise is False, expected a finite float"),
         ({"marker": 1}, "05_tiny: marker is 1, expected bool"),
         ({"profile": "tech"}, "05_tiny: profile is 'tech', expected one of smoke, teach, full"),
     ],
@@ -60,20 +64,23 @@ def no_process(monkeypatch):
 def test_wrong_parameters_are_refused_before_anything_starts(tmp_path, no_process, parameters, message):
     notebook = write_notebook(tmp_path)
     with pytest.raises(RunError) as error:
-        run_notebook(notebook, tmp_path / "out", parameters)
+        run_notebook(notebook, tmp_path / "out" / "05_tiny", parameters)
     assert str(error.value) == message
     assert not (tmp_path / "out").exists()
 
 
 def test_right_parameters_pass(tmp_path):
     notebook = write_notebook(tmp_path)
-    assert check_parameters(notebook, {"noise": 1, "seed": 3, "marker": True, "profile": "full"}) is None
+    given = {"noise": 1, "seed": 3, "marker": True, "profile": "full"}
+    assert check_parameters(notebook, given) == given
 
 
 def test_command_line_values_get_the_type_of_the_parameter(tmp_path):
     notebook = write_notebook(tmp_path)
     pairs = [("seed", "3"), ("noise", "1e-3"), ("marker", "True"), ("profile", "smoke")]
-    assert parse_parameters(notebook, pairs) == {"seed": 3, "noise": 1e-3, "marker": True, "profile": "smoke"}
+    options = batch._parser().parse_args([str(notebook), *(word for pair in pairs for word in ("-p", *pair))])
+    [entry] = batch._plan_notebooks(options, tmp_path)
+    assert entry.params == {"seed": 3, "noise": 1e-3, "marker": True, "profile": "smoke"}
 
 
 @pytest.mark.parametrize(("name", "text"), [("seed", "3.5"), ("noise", "much"), ("marker", "1")])
@@ -87,18 +94,18 @@ def test_command_line_refuses_a_wrong_value_for_every_notebook(tmp_path, no_proc
 def test_command_line_without_a_notebook_is_refused(capsys):
     with pytest.raises(SystemExit):
         main([])
-    assert "no notebook" in capsys.readouterr().err
+    assert "the following arguments are required: GRID.yaml | NOTEBOOK.ipynb" in capsys.readouterr().err
 
 
 def test_unusable_notebook_and_untyped_parameter_are_refused(tmp_path, no_process):
     (tmp_path / "text.ipynb").write_text("no notebook")
     with pytest.raises(RunError, match="text.ipynb: its parameters cannot be read"):
         run_notebook(tmp_path / "text.ipynb", tmp_path)
-    with pytest.raises(RunError, match="no such notebook"):
+    with pytest.raises(RunError, match="99_none.ipynb: its parameters cannot be read .*No such file"):
         run_notebook(tmp_path / "99_none.ipynb", tmp_path)
     notebook = write_notebook(tmp_path)
     notebook.write_text(notebook.read_text().replace("seed: int = 0", "seed = 0"))
-    with pytest.raises(RunError, match="the type of seed is 'None', expected str, int, float, bool"):
+    with pytest.raises(RunError, match="unknown parameter 'seed'; the parameters are profile, noise, marker"):
         run_notebook(notebook, tmp_path, {"seed": 1})
 
 
@@ -112,89 +119,99 @@ def test_success_leaves_notebook_page_record_and_overview(tmp_path, capfd):
     )
     out = tmp_path / "out"
     assert main([str(notebook), "-p", "profile", "smoke", "-p", "seed", "3", "--out", str(out)]) == 0
-    files = {"05_tiny.ipynb", "05_tiny.html", "05_tiny/metrics.json", "05_tiny/figure.png", "index.html"}
-    assert names(out) == files
+    files = {"05_tiny.ipynb", "05_tiny.html", "metrics.json", "figure.png", "stderr.log"}
+    assert names(out) == {f"05_tiny/{name}" for name in files} | {"index.html", "summary.csv"}
     record = json.loads((out / "05_tiny" / "metrics.json").read_text())
     assert (record["params"]["seed"], record["metrics"]) == (3, {"auc": 0.9})
     printed = capfd.readouterr().out
-    assert "05_tiny  cell 5/5  " in printed
-    assert "1 of 1 notebooks ran" in printed
+    assert "05_tiny  cell 5\n" in printed
+    assert "1 done\n" in printed
     assert str(out / "index.html") in printed
     page = (out / "index.html").read_text()
-    assert "0 of 0 claims hold" in page
-    assert '<img loading="lazy" alt="Key figure of 05_tiny" src="05_tiny/figure.png">' in page
+    assert "<td>05_tiny<td>recorded <td>0.0<td>" in page
+    assert all(f'<a href="05_tiny/{name}">{name}</a>' in page for name in files)
 
 
 def test_failing_cell_keeps_the_notebook_with_its_traceback_and_the_others_run(tmp_path, capfd):
     bad = write_notebook(tmp_path, WRITE_RECORD, "1 / 0", "print('not reached')", name="01_bad")
     good = write_notebook(tmp_path, WRITE_RECORD, name="02_good")
     out = tmp_path / "out"
-    (out / "01_bad").mkdir(parents=True)
-    (out / "01_bad.ipynb").write_text("the last success")
     assert main([str(bad), str(good), "--out", str(out)]) == 1
-    files = {"01_bad.failed.ipynb", "01_bad.failed.html", "02_good.ipynb", "02_good.html", "02_good/metrics.json"}
-    assert names(out) == files | {"index.html"}
-    failed = nbformat.read(out / "01_bad.failed.ipynb", as_version=4)
-    assert first_error(failed).endswith("ZeroDivisionError: division by zero")
+    files = {f"01_bad/failed/{name}" for name in ("01_bad.ipynb", "01_bad.html", "failure.json", "stderr.log")}
+    files |= {f"02_good/{name}" for name in ("02_good.ipynb", "02_good.html", "metrics.json", "stderr.log")}
+    assert names(out) == files | {"index.html", "summary.csv"}
+    path = out / "01_bad" / "failed" / "01_bad.ipynb"
+    assert told(path).endswith("ZeroDivisionError: division by zero")
+    failed = nbformat.read(path, as_version=4)
     [error] = [output for cell in failed.cells for output in cell.get("outputs", []) if output.output_type == "error"]
     assert len(error.traceback) > 1
     printed = capfd.readouterr()
     assert "ZeroDivisionError: division by zero" in printed.err
-    assert "1 of 2 notebooks ran" in printed.out
+    assert "1 failed, 1 done\n" in printed.out
     assert "division by zero" in (out / "index.html").read_text()
 
 
-def test_run_that_leaves_no_record_failed(tmp_path):
-    (tmp_path / "out" / "05_tiny").mkdir(parents=True)
-    (tmp_path / "out" / "05_tiny" / "metrics.json").write_text(json.dumps(RECORD))  # of an earlier run
-    with pytest.raises(RunError, match="left no record"):
-        run_notebook(write_notebook(tmp_path, "print(1)"), tmp_path / "out")
-    assert names(tmp_path / "out") == {"05_tiny.failed.ipynb", "05_tiny.failed.html"}
+FAILED = {f"05_tiny/failed/{name}" for name in ("05_tiny.ipynb", "05_tiny.html", "failure.json", "stderr.log")}
+
+
+def test_run_that_leaves_no_record_failed_and_an_older_one_stays(tmp_path):
+    folder = tmp_path / "out" / "05_tiny"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(RECORD))  # of an earlier run
+    with pytest.raises(RunError, match="code cell 2, RunError: the notebook left no record .*metrics.json"):
+        run_notebook(write_notebook(tmp_path, "print(1)"), folder)
+    assert names(tmp_path / "out") == FAILED | {"05_tiny/metrics.json"}
+
+
+def test_a_record_that_is_none_is_told(tmp_path):
+    save = WRITE_RECORD.replace('"versions"', '"version"')
+    with pytest.raises(RunError, match="code cell 2, RunError: .*metrics.json: the record has no 'versions'"):
+        run_notebook(write_notebook(tmp_path, save), tmp_path / "out" / "05_tiny")
+    assert names(tmp_path / "out") == FAILED
 
 
 def test_a_process_that_dies_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # no Python starts with this
     with pytest.raises(RunError, match="the process ended with status 1"):
-        run_notebook(write_notebook(tmp_path), tmp_path / "out")
-    assert names(tmp_path / "out") == {"05_tiny.failed.ipynb", "05_tiny.failed.html"}
+        run_notebook(write_notebook(tmp_path), tmp_path / "out" / "05_tiny")
+    assert names(tmp_path / "out") == FAILED
 
 
 def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "_run_child", interrupt)
+    monkeypatch.setattr(module, "_supervise", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_notebook(write_notebook(tmp_path), tmp_path / "out")
-    assert names(tmp_path / "out") == set()
+        run_notebook(write_notebook(tmp_path), tmp_path / "out" / "05_tiny")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_cell_time_out_is_told_in_the_cell(tmp_path):
     notebook = write_notebook(tmp_path, "import time; time.sleep(60)", "print(1)")
     with pytest.raises(RunError, match="CellTimeoutError: .* after 3 seconds"):
         run_notebook(notebook, tmp_path / "out", cell_timeout=3)
-    failed = nbformat.read(tmp_path / "out" / "05_tiny.failed.ipynb", as_version=4)
-    assert first_error(failed).startswith("code cell 2, CellTimeoutError")
+    assert told(tmp_path / "out" / "failed" / "05_tiny.ipynb").startswith("code cell 2, CellTimeoutError")
 
 
 def test_process_time_out_ends_the_kernel_too(tmp_path, monkeypatch):
-    pids = tmp_path / "out" / "05_tiny" / "pids"
+    pids = tmp_path / "pids"
 
-    class PatientPopen(subprocess.Popen):
+    class PatientPopen(psutil.Popen):
         """Counts the time only once the kernel is there, however long its start takes on a loaded machine."""
 
         def wait(self, timeout=None):
-            while timeout and not pids.exists() and self.poll() is None:
+            while not pids.exists() and self.poll() is None:
                 time.sleep(0.1)
             return super().wait(timeout)
 
-    monkeypatch.setattr(subprocess, "Popen", PatientPopen)
+    monkeypatch.setattr(psutil, "Popen", PatientPopen)
     notebook = write_notebook(
         tmp_path,
         "import os, pathlib, signal, subprocess, sys",
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "pathlib.Path(os.environ['RUN_DIR'], 'pids').write_text(f'{os.getpid()} {child.pid}')\n"
+        f"pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\n"
         "child.wait()",
     )
     with pytest.raises(RunError, match="code cell 3, RunTimeout: the run was ended after 1 s"):
@@ -229,27 +246,26 @@ def failing_papermill(monkeypatch, *, cells_before: int, failures: int) -> list:
 def test_kernel_start_is_tried_again(tmp_path, monkeypatch):
     target = shutil.copy(write_notebook(tmp_path), tmp_path / "target.ipynb")
     calls = failing_papermill(monkeypatch, cells_before=0, failures=2)
-    runner._execute(str(write_notebook(tmp_path)), str(target), {}, 1)
+    module._execute(str(write_notebook(tmp_path)), str(target), {}, 1)
     assert len(calls) == 3
-    assert first_error(nbformat.read(target, as_version=4)) == ""
+    assert told(target) == ""
 
 
 @pytest.mark.parametrize(("cells_before", "expected_calls"), [(0, 3), (1, 1)])
 def test_a_start_that_keeps_failing_and_a_failed_cell_end_the_run(tmp_path, monkeypatch, cells_before, expected_calls):
     target = shutil.copy(write_notebook(tmp_path), tmp_path / "target.ipynb")
     calls = failing_papermill(monkeypatch, cells_before=cells_before, failures=99)
-    with pytest.raises(RuntimeError, match="didn't respond"):
-        runner._execute(str(write_notebook(tmp_path)), str(target), {}, 1)
+    module._execute(str(write_notebook(tmp_path)), str(target), {}, 1)
     assert len(calls) == expected_calls
-    assert "Kernel didn't respond" in first_error(nbformat.read(target, as_version=4))
+    assert "RuntimeError: Kernel didn't respond" in told(target)
 
 
-def test_overview_escapes_what_it_shows(tmp_path):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x")])
-    notebook.cells[0].outputs = [nbformat.v4.new_output("error", ename="E", evalue="<script>\nmore", traceback=[])]
-    nbformat.write(notebook, tmp_path / "a&b.failed.ipynb")
-    page = write_overview(tmp_path).read_text()
-    assert "code cell 1, E: &lt;script&gt;</td>" in page
-    assert "<strong>a&amp;b</strong>" in page
-    assert 'href="a%26b.failed.ipynb"' in page
-    assert page.count("<script") == 1, "the page's own"
+def test_page_escapes_what_a_run_says(tmp_path):
+    (tmp_path / "a&b" / "failed").mkdir(parents=True)
+    (tmp_path / "a&b" / "failed" / "<b>.html").touch()
+    entry = Entry(Path("a.ipynb"), {}, {}, "", tmp_path / "a&b", {}, {}, state="failed", reason="E: <script>")
+    write_tables(tmp_path, "<i>", [entry])
+    page = (tmp_path / "index.html").read_text()
+    assert "<td>a&amp;b<td>failed E: &lt;script&gt;<td>" in page and "<h1>&lt;i&gt;</h1>" in page
+    assert '<a href="a%26b/failed/%3Cb%3E.html">&lt;b&gt;.html</a>' in page
+    assert "<script>" not in page

@@ -8,9 +8,7 @@ import pytest
 from scipy import stats
 from tiny_notebook import RECORD, write_grid, write_tiny
 
-from helpers import tables
-from helpers.provenance import repo_root
-from helpers.runs import records
+from helpers.runs import records, repo_root, tables
 from helpers.runs.code import code_hash
 from helpers.runs.record import read_ledger, write_ledger
 
