@@ -98,6 +98,7 @@ def unused(root: Path, graph: dict[str, set[str]]) -> list[str]:
     for folder in ("experiments", "tools"):
         for file in (root / folder).glob("*.py"):
             used |= imports(ast.parse(file.read_text(encoding="utf-8")), graph)
+    graph = [m for m in graph if not m.endswith("__main__")]  # a command
     return sorted(m for m in graph if not any(f"{u}.".startswith(f"{m}.") for u in used))  # a package by its modules
 
 
@@ -135,7 +136,7 @@ def test_an_upward_arrow_is_seen(module, other):
 
 def test_a_circle_and_an_unused_module_are_seen():
     graph = arrows(ROOT)
-    assert circle(graph | {"helpers.stats": {"helpers.train"}}) == ["helpers.stats", "helpers.train", "helpers.stats"]
+    assert circle(graph | {"helpers.stats": {"helpers.runs.tables"}})[1] == "helpers.runs.tables"
     assert unused(ROOT, graph | {"helpers.labels.lonely": set()}) == ["helpers.labels.lonely"]
 
 
