@@ -241,6 +241,8 @@ def _on_dask(grid, todo: list[Entry], options):
         jobs = {client.submit(run_job, entry, gpus, pure=False, **share): entry for entry in todo}
         for job in as_completed(jobs):
             yield jobs[job], job.result() if job.status == "finished" else f"{job.status} in Dask: {job.exception()}"
+        with contextlib.suppress(OSError):  # all is done; on a loaded machine Dask may time out over its own end
+            stack.close()
 
 
 def _places(grid, asked: int | None) -> tuple[int, list[str]]:

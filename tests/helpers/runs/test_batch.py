@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import distributed
 import pytest
 from tiny_notebook import RECORD, write_grid, write_tiny
 
@@ -356,3 +357,36 @@ def test_workers_are_no_more_than_cores_or_gpus_allow(tiny, monkeypatch):
             places(tiny, "threads: 2", asked)
     with pytest.raises(RunError, match=r"--workers asks for 4, this machine has room for 3 \(GPUs: 2, 5, 7\)"):
         places(tiny, "gpus: 1", 4)
+
+
+class Done:
+    status, result = "finished", staticmethod(lambda: "")
+
+
+class Cluster:
+    """In place of Dask: does each run at once, and times out when it is closed."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    __enter__ = wait_for_workers = lambda self, *_, **__: self
+
+    def __exit__(self, *_):
+        raise TimeoutError("closing")
+
+    def run(self, function, *arguments):
+        return {"tcp://a:1": function(*arguments)}
+
+    def submit(self, function, entry, *_, **__):
+        store(entry.folder, notebook="05_tiny")
+        return Done()
+
+
+def test_a_cluster_that_times_out_over_its_own_end_fails_nothing(tmp_path, monkeypatch):
+    write_tiny(tmp_path)
+    grid, out, ledger = write_grid(tmp_path, ""), tmp_path / "out", tmp_path / "05_tiny.json"
+    monkeypatch.setattr(batch, "_local_cluster", Cluster)
+    monkeypatch.setattr(distributed, "Client", Cluster)
+    monkeypatch.setattr(distributed, "as_completed", list)
+    assert main([str(grid), "--out", str(out), "--record", str(ledger)]) == 0
+    assert read_ledger(ledger)["runs"].keys() == {"teach-none-seed0"}
