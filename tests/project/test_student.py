@@ -1,11 +1,9 @@
 """The copies for a class, made by `make student`: no solution is left, all else is, and exercises are open."""
 
-import subprocess
-import sys
-
 import nbformat
 import pytest
 from chapter import cells
+from command import run
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.runs import repo_root
@@ -13,15 +11,10 @@ from helpers.runs import repo_root
 CHAPTERS = sorted((repo_root() / "notebooks").glob("*.ipynb"))
 
 
-def student(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/student.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=repo_root(), capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
-    assert student(*CHAPTERS, "--out", folder).returncode == 0
+    assert run("student", *CHAPTERS, "--out", folder).returncode == 0
     return folder
 
 
@@ -51,11 +44,11 @@ def test_exercises_that_are_not_open_are_found(tmp_path, said, status):
         return new_code_cell("x", metadata={"tags": ["exercise"]}, outputs=[new_output("stream", text=text)])
 
     nbformat.write(new_notebook(cells=[exercise("not yet\n"), exercise(said)]), tmp_path / "a.ipynb")
-    done = student(tmp_path / "a.ipynb", "--open")
+    done = run("student", tmp_path / "a.ipynb", "--open")
     assert done.returncode == status
     assert ("expected 'not yet' from each" in done.stderr) == bool(status)
 
 
 def test_a_notebook_without_exercises_is_found(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("x")]), tmp_path / "a.ipynb")
-    assert student(tmp_path / "a.ipynb", "--open").returncode == 1
+    assert run("student", tmp_path / "a.ipynb", "--open").returncode == 1

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 import torch
 import yaml
+from command import run
 
 from helpers import train
 from tools import untrained
@@ -20,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def run(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("tool", sorted((ROOT / "tools").glob("*.py")), ids=lambda tool: tool.stem)
+def test_a_tool_is_a_command(tool):
+    done = subprocess.run([sys.executable, tool, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: {tool.name}"), done.stderr
 
 
 @pytest.fixture
@@ -44,10 +48,10 @@ def copy(tmp_path) -> Path:
 
 
 def test_badges_rewrites_every_marked_place_once(copy):
-    assert run("tools/badges.py", "--check", "--root", copy).returncode == 1
-    assert run("tools/badges.py", "--root", copy).returncode == 0
+    assert run("badges", "--check", "--root", copy).returncode == 1
+    assert run("badges", "--root", copy).returncode == 0
     written = {file: file.read_bytes() for file in copy.rglob("*.*") if file.is_file()}
-    assert run("tools/badges.py", "--root", copy).stdout.endswith("nothing rewritten\n")
+    assert run("badges", "--root", copy).stdout.endswith("nothing rewritten\n")
     assert written == {file: file.read_bytes() for file in written}
 
     title, setup, other = nbformat.read(copy / "notebooks" / "01_one.ipynb", as_version=4).cells
@@ -69,10 +73,10 @@ def test_badges_rewrites_every_marked_place_once(copy):
 
 def test_without_an_address_no_badge_and_no_command_leads_anywhere(copy):
     before = {name: (copy / name).read_text(encoding="utf-8") for name in ("README.md", "CITATION.cff")}
-    assert run("tools/badges.py", "--root", copy).returncode == 0
+    assert run("badges", "--root", copy).returncode == 0
     shutil.copy(ROOT / "pyproject.toml", copy)  # not published
-    assert run("tools/badges.py", "--check", "--root", copy).returncode == 1
-    assert run("tools/badges.py", "--root", copy).returncode == 0
+    assert run("badges", "--check", "--root", copy).returncode == 1
+    assert run("badges", "--root", copy).returncode == 0
     assert before == {name: (copy / name).read_text(encoding="utf-8") for name in before}
     title, setup, _ = nbformat.read(copy / "notebooks" / "01_one.ipynb", as_version=4).cells
     assert title.source == "# One\n<!-- badges --><!-- /badges -->\nafter"
@@ -89,7 +93,7 @@ def test_an_address_that_is_none_is_refused_before_anything_is_written(copy, add
     toml = copy / "pyproject.toml"
     toml.write_text(toml.read_text(encoding="utf-8").replace("https://github.com/somebody/else", address))
     before = {file: file.read_bytes() for file in copy.rglob("*.*") if file.is_file()}
-    done = run("tools/badges.py", "--root", copy)
+    done = run("badges", "--root", copy)
     assert done.returncode == 1
     assert f"repository is {address!r}, expected https://github.com/OWNER/NAME" in done.stderr
     assert before == {file: file.read_bytes() for file in before}
@@ -99,17 +103,17 @@ def test_a_mark_that_is_not_closed_and_the_address_of_something_else_are_left_al
     readme = copy / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(text + "\n    git clone https://github.com/other/data\n", encoding="utf-8")
-    assert run("tools/badges.py", "--root", copy).returncode == 0
+    assert run("badges", "--root", copy).returncode == 0
     assert "git clone https://github.com/other/data\n" in readme.read_text(encoding="utf-8")
     readme.write_text(text.replace("<!-- /badges -->", "", 1), encoding="utf-8")
-    done = run("tools/badges.py", "--root", copy)
+    done = run("badges", "--root", copy)
     assert done.returncode == 1 and "9 marks <!-- badges --> and 8 <!-- /badges -->" in done.stderr
 
 
 def test_badges_names_the_notebook_that_has_no_marks(copy):
     path = copy / "notebooks" / "01_one.ipynb"
     path.write_text(path.read_text(encoding="utf-8").replace("<!-- badges -->", ""), encoding="utf-8")
-    done = run("tools/badges.py", "--root", copy)
+    done = run("badges", "--root", copy)
     assert done.returncode == 1
     assert done.stderr.startswith("01_one.ipynb: its first cell has no")
 
@@ -125,7 +129,7 @@ CLAIM = {
 }
 
 
-def refresh(folder: Path, *, claim: dict, source: str = "print(1 + 1)") -> subprocess.CompletedProcess:
+def refresh(folder: Path, *, claim: dict, source: str = "print(1 + 1)") -> SimpleNamespace:
     """Refresh a notebook without outputs from an executed one that has `claim` in its record."""
     v4, runs, book = nbformat.v4, folder / "runs", folder / "01_one.ipynb"
     nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("print(1 + 1)", id="one")]), book)
@@ -134,7 +138,7 @@ def refresh(folder: Path, *, claim: dict, source: str = "print(1 + 1)") -> subpr
     (runs / "01_one").mkdir(parents=True)
     nbformat.write(v4.new_notebook(cells=[ran]), runs / "01_one" / book.name)
     (runs / "01_one" / "metrics.json").write_text(json.dumps({"claims": [claim]}))
-    return run("tools/refresh.py", runs, book)
+    return run("refresh", runs, book)
 
 
 def test_refresh_takes_over_outputs_and_nothing_else(tmp_path):
@@ -203,10 +207,10 @@ def test_the_command_fails_for_a_claim_that_holds_without_training(tmp_path):
     record = {"notebook": "05_tiny", "claims": [{"text": "a lead", "holds": True}]}
     (tmp_path / "metrics.json").write_text(json.dumps(record))
     (tmp_path / "list.yaml").write_text("05_tiny: {formula: []}")
-    done = run("tools/untrained.py", tmp_path / "metrics.json", "--check", tmp_path / "list.yaml")
+    done = run("untrained", tmp_path / "metrics.json", "--check", tmp_path / "list.yaml")
     assert done.returncode == 1 and "05_tiny: a lead" in done.stderr
     (tmp_path / "list.yaml").write_text("05_tiny: {formula: [a lead]}")
-    assert run("tools/untrained.py", tmp_path / "metrics.json", "--check", tmp_path / "list.yaml").returncode == 0
+    assert run("untrained", tmp_path / "metrics.json", "--check", tmp_path / "list.yaml").returncode == 0
 
 
 def test_the_list_of_claims_names_chapters_and_reasons():
