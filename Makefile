@@ -21,7 +21,7 @@ COMPILED := .venv/.compiled
 TO_COMPILE := '^pydensecrf2'
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check book student lab batch refresh bench lock badges samples prepared clean
+.PHONY: help run test check book student lab batch refresh verify bench lock badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -64,6 +64,9 @@ batch: prepared  ## run a grid, and go on where it stopped: make batch GRID=grid
 refresh: prepared  ## run the notebooks as committed, print the references that moved, keep the new outputs
 	CLAIMS=report $(IN)/python -m helpers.runner $(NOTEBOOKS) --out runs/refresh
 	$(IN)/python tools/refresh.py runs/refresh $(NOTEBOOKS)
+
+verify: prepared  ## try records whose code has changed: make verify [TABLE=08_label_budget] [FULL=1]
+	$(IN)/python tools/verify.py $(TABLE) $(if $(FULL),--full)
 
 bench: $(COMPILED)  ## speed, as ratios in one run
 	for file in benchmarks/*.py; do $(IN)/python $$file; done

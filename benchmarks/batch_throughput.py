@@ -22,13 +22,13 @@ import nbformat
 
 from helpers.batch_plan import name_runs
 from helpers.grids import read_grid
-from helpers.runs import SCHEMA
-from helpers.used_code import code_hash
+from helpers.runs.code import code_hash
+from helpers.runs.record import SCHEMA
 
 RECORD = {key: (kind if isinstance(kind, type) else kind[0])() for key, kind in SCHEMA.items()}
 WORK = "total = 0\nfor step in range({steps}):\n    total += step * step % 7"
 SAVE = """import json, os, pathlib
-from helpers.used_code import code_hash
+from helpers.runs.code import code_hash
 record = {record!r} | dict(code=code_hash("bench"), params=dict(seed=seed))
 pathlib.Path(os.environ["RUN_DIR"], "metrics.json").write_text(json.dumps(record))"""
 LIMITS = {"throughput": 0.9, "overhead": 6, "skip": 5}

@@ -22,8 +22,9 @@ from helpers.batch_plan import Entry, GridRun, label, look, name_runs, write_tab
 from helpers.batch_run import look_up, recover, run_job
 from helpers.grids import Grid, GridError, read_grid
 from helpers.provenance import repo_root
-from helpers.runner import RunError, copy_record, record_name
-from helpers.used_code import code_hash
+from helpers.runner import RunError
+from helpers.runs.code import code_hash
+from helpers.runs.record import keep, read_ledger, record_name
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 QUIET = {
@@ -44,7 +45,7 @@ def main(arguments=None) -> int:
         if options.record:
             _check_names(grid, runs)
         if options.dry_run:
-            _print_plan(grid, look(runs, out, code, _kept(grid, options)), options.redo)
+            _print_plan(grid, look(runs, out, code, _recorded(grid, options)), options.redo)
             return 0
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
@@ -60,15 +61,15 @@ def _run_batch(grid: Grid, runs: list[GridRun], out: Path, code: str, options) -
     start, problem = time.monotonic(), ""
     for run in runs:
         recover(out / run.key)
-    entries = look(runs, out, code, _kept(grid, options))
+    entries = look(runs, out, code, _recorded(grid, options))
     todo = [entry for entry in entries if entry.state in ("new", *options.redo)]
     write_tables(grid, out, entries)
     try:
         if todo:
             _execute(grid, out, code, entries, todo, options)
         for entry in entries if options.record else ():
-            if entry.state == "recorded" and entry.folder.parent == out:
-                copy_record(entry.folder / "metrics.json", options.record)
+            if entry.state == "recorded" and (entry.folder / "metrics.json").exists():
+                keep(entry.folder / "metrics.json", options.record)
     except KeyboardInterrupt:
         problem = "interrupted; the same command goes on where this one stopped"
     except OSError as error:
@@ -87,7 +88,7 @@ def _alone(out: Path):
 
 
 def _check_names(grid: Grid, runs: list[GridRun]) -> None:
-    """Recorded runs go to folders named after them: each name may stand for one run only."""
+    """A ledger knows its runs by name: each name may stand for one run only."""
     for name, count in Counter(record_name(run.full) for run in runs).items():
         if count > 1:
             raise RunError(f"{grid.path}: {count} runs would be recorded as {name!r}; name them with the parameter row")
@@ -122,9 +123,18 @@ def _execute(grid: Grid, out: Path, code: str, entries: list[Entry], todo: list[
                 write_tables(grid, out, entries)
 
 
-def _kept(grid: Grid, options) -> Path | None:
-    """Where runs may be recorded already. Records of a notebook from elsewhere do not tell its code: they may not."""
-    return options.record if grid.notebook.parent == repo_root() / "notebooks" else None
+def _recorded(grid: Grid, options) -> dict[str, dict]:
+    """The runs that the ledger has. Those of a notebook from elsewhere do not tell its code: they do not count."""
+    if not options.record:
+        return {}
+    try:
+        ledger = read_ledger(options.record)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    if ledger["notebook"] != grid.notebook.stem:
+        expected = f"expected results/{grid.notebook.stem}.json"
+        raise RunError(f"--record {options.record}: a ledger of {ledger['notebook']}, {expected}")
+    return ledger["runs"] if grid.notebook.parent == repo_root() / "notebooks" else {}
 
 
 def _job(grid: Grid, entry: Entry, code: str, gpus: list[str] | None) -> dict:
@@ -258,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scheduler", metavar="tcp://…", help="use the workers of this Dask cluster")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and stop")
     parser.add_argument("--out", type=Path, help="folder of the runs (runs/<name of the grid>)")
-    parser.add_argument("--record", type=Path, help="folder of the records: kept there, not run again")
+    parser.add_argument("--record", type=Path, help="ledger of the table: runs are kept there, and not run again")
     parser.add_argument("--redo", nargs="+", default=[], choices=["stale", "failed"], help="run these again")
     return parser
 

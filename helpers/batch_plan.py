@@ -15,7 +15,8 @@ from helpers.batch_run import look_up
 from helpers.grids import Grid, GridError, default_parameters
 from helpers.overview import link_files, result_cells, write_page
 from helpers.provenance import repo_root, write_atomic
-from helpers.runner import RunError, check_parameters, known_parameters, record_name
+from helpers.runner import RunError, check_parameters, known_parameters
+from helpers.runs.record import record_name
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,22 @@ class Entry:
     ran: bool = False
 
 
-def look(runs: list[GridRun], out: Path, code: str, kept: Path | None = None) -> list[Entry]:
-    """How each run stands in the folder `out`, for this hash of the code; of what is new there, in `kept`.
+def look(runs: list[GridRun], out: Path, code: str, recorded: dict[str, dict] | None = None) -> list[Entry]:
+    """How each run stands in the folder `out`, for this hash of the code; of what is new there, among the `recorded`.
 
-    `kept`: a folder of records, each in a folder of its name (see `record_name`).
+    `recorded`: the runs of a ledger, by name.
     """
     entries = [Entry(run, out / run.key, *look_up(out / run.key, code)) for run in runs]
-    return [_kept(entry, kept, code) or entry if kept and entry.state == "new" else entry for entry in entries]
+    return [_kept(entry, recorded or {}, code) if entry.state == "new" else entry for entry in entries]
 
 
-def _kept(entry: Entry, kept: Path, code: str) -> Entry | None:
-    folder = kept / record_name(entry.run.full)
-    state, reason, record = look_up(folder, code)
+def _kept(entry: Entry, recorded: dict[str, dict], code: str) -> Entry:
+    """The entry as the ledger has it, if it has this run with this code; else as it is."""
+    record = recorded.get(record_name(entry.run.full))
     params = entry.run.full | ({"data_dir": ""} if "data_dir" in entry.run.full else {})  # a record names no folder
-    same = state == "recorded" and record["params"] == params
-    return Entry(entry.run, folder, state, reason, record) if same else None
+    if record and record["code"] == code and record["params"] == params:
+        return Entry(entry.run, entry.folder, "recorded", "", record)
+    return entry
 
 
 def name_runs(grid: Grid) -> list[GridRun]:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from helpers.provenance import write_atomic
 from helpers.runner import RunError, run_notebook
 from helpers.runs import read_record
-from helpers.used_code import code_hash
+from helpers.runs.code import code_hash
 
 
 def run_job(job: dict) -> str:

@@ -1,5 +1,6 @@
 """A grid: the YAML file that names a notebook and the parameters of every run of a table.
 
+    table: 05_attention             # made by the functions of experiments/05_attention.py; or, of a notebook alone,
     notebook: 01_explanation        # in notebooks/, or a path from the grid's folder
     fixed: {profile: teach}         # the same in every run
     product: {seed: [0, 1, 2]}      # every combination
@@ -21,7 +22,7 @@ import yaml
 from helpers.provenance import repo_root
 
 LIMITS = {"cell_timeout": 600, "timeout": 3600, "memory_gb": None}
-KINDS = {"notebook": str, "fixed": dict, "product": dict, "rows": list, "gpus": int, "threads": int}
+KINDS = {"table": str, "notebook": str, "fixed": dict, "product": dict, "rows": list, "gpus": int, "threads": int}
 
 
 class GridError(ValueError):
@@ -33,6 +34,7 @@ class Grid:
     """What to run (the parameters given, per run), within which limits, on how many GPUs and threads a run."""
 
     path: Path
+    table: str
     notebook: Path
     runs: list[dict]
     varying: list[str]
@@ -45,14 +47,15 @@ def read_grid(path) -> Grid:
     """Read a grid and combine its parameters, unchecked against the notebook. Raises GridError."""
     path = Path(path)
     content = _load(path)
-    notebook = _notebook(path, content["notebook"])
+    table, notebook = _table(path, content)
     fixed, product, rows = content.get("fixed", {}), content.get("product", {}), content.get("rows", [{}])
     _check_shape(path, fixed, product, rows)
+    fixed = fixed | ({"table": table} if "table" in content else {})
     combinations = itertools.product(rows, *product.values())
     runs = [fixed | row | dict(zip(product, values, strict=True)) for row, *values in combinations]
     varying = list(dict.fromkeys(name for run in runs for name in run if name not in fixed))
     limits = {name: content.get(name, default) for name, default in LIMITS.items()}
-    return Grid(path, notebook, runs, varying, limits, content.get("gpus", 0), content.get("threads", 2))
+    return Grid(path, table, notebook, runs, varying, limits, content.get("gpus", 0), content.get("threads", 2))
 
 
 def default_parameters(notebook: Path) -> dict:
@@ -79,8 +82,8 @@ def _load(path: Path) -> dict:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise GridError(f"{path}: not a readable grid ({reason})") from error
-    if not isinstance(content, dict) or "notebook" not in content:
-        raise GridError(f"{path}: expected a mapping with the key notebook")
+    if not isinstance(content, dict) or ("notebook" in content) == ("table" in content):
+        raise GridError(f"{path}: expected a mapping with the key table or the key notebook")
     _refuse_repeated(path, node)
     for key, value in content.items():
         if key in KINDS:
@@ -127,9 +130,15 @@ def _check_shape(path: Path, fixed: dict, product: dict, rows: list) -> None:
             raise GridError(f"{path}: {min(a & b, key=str)} stands in {first} and in {second}, expected one of them")
 
 
-def _notebook(path: Path, name: str) -> Path:
+def _table(path: Path, content: dict) -> tuple[str, Path]:
+    """The name of the table, and the notebook that makes its rows."""
+    if name := content.get("table"):
+        if not (repo_root() / "experiments" / f"{name}.py").is_file():
+            raise GridError(f"{path}: table is {name!r}, expected the name of a module in experiments/")
+        return name, repo_root() / "experiments" / "run.ipynb"
+    name = content["notebook"]
     inside = not name.endswith(".ipynb")
     notebook = repo_root() / "notebooks" / f"{name}.ipynb" if inside else path.parent / name
     if not notebook.is_file():
         raise GridError(f"{path}: notebook is {name!r}, expected one of notebooks/ or the path of an .ipynb file")
-    return notebook.resolve()
+    return notebook.stem, notebook.resolve()

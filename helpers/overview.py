@@ -93,7 +93,7 @@ def result_cells(name: str, folder: str, record: dict | None, *, state: str, rea
     result = f'<span class="failed">failed</span>: {html.escape(reason)}' if reason else html.escape(state)
     if record is None:
         return result, "", "", ""
-    held, figure, alt = sum(claim["holds"] for claim in record["claims"]), record["figure"], f"Key figure of {name}"
+    held, figure, alt = sum(claim["holds"] for claim in record["claims"]), record.get("figure"), f"Key figure of {name}"
     picture = f'<img loading="lazy" alt="{html.escape(alt)}" src="{quote(f"{folder}/{figure}")}">' if figure else ""
     claims = f"; {held} of {len(record['claims'])} claims hold"
     return result + claims, f"{record['seconds'] / 60:.1f}", f"{record['peak_memory_mb']:.0f} MB", picture

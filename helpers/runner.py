@@ -1,4 +1,4 @@
-"""Run notebooks with papermill: `python -m helpers.runner NOTEBOOK… [-p NAME VALUE]… [--out DIR] [--record DIR]`.
+"""Run notebooks with papermill: `python -m helpers.runner NOTEBOOK… [-p NAME VALUE]… [--out DIR]`.
 
 papermill runs a notebook with its defaults when a parameter is misspelt, has no limit on the whole run, and leaves a
 partial file behind. Here an unknown parameter or a wrong type is refused before a kernel starts, a run ends in time
@@ -208,27 +208,6 @@ def _export_html(source: Path, target: Path) -> None:
     write_atomic(target, page.encode())
 
 
-def record_name(params: dict) -> str:
-    """Name of a run's folder among the recorded ones: `<row>-<model>-<profile>-<data>-seed<seed>`.
-
-    A run that is no row of a table is named without model, and a row of a notebook that has but one, too.
-    """
-    row = [params[name] for name in ("row", "model") if params.get("row") and params.get(name)]
-    return "-".join([*row, "{profile}-{data}-seed{seed}".format_map({"data": "none"} | params)])
-
-
-def copy_record(record_path: Path, folder: Path) -> None:
-    """Copy a record and its files to `<folder>/<record_name>`."""
-    record = read_record(record_path)
-    target = folder / record_name(record["params"])
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "metrics.json").unlink(missing_ok=True)
-    checkpoint = record["checkpoint"] or {}
-    for name in (checkpoint.get("file"), record["figure"], "metrics.json"):  # the record last: the mark of success
-        if name:
-            write_atomic(target / name, (record_path.parent / name).read_bytes())
-
-
 def main(arguments=None) -> int:
     """The command line; 0 if every notebook succeeded, 1 if one failed, 2 if a parameter was refused."""
     parser = _parser()
@@ -251,16 +230,14 @@ def main(arguments=None) -> int:
     limits, failed, start = {"cell_timeout": options.cell_timeout, "timeout": options.timeout}, 0, time.monotonic()
     for notebook, parameters in plan:
         try:
-            record = run_notebook(notebook, options.out, parameters, **limits)
-            if options.record:
-                copy_record(record, options.record)
+            run_notebook(notebook, options.out, parameters, **limits)
         except RunError as error:
             failed += 1
             print(error, file=sys.stderr)
     index = write_overview(options.out)
     print(f"\n{len(plan) - failed} of {len(plan)} notebooks ran, in {time.monotonic() - start:.0f} s")
     print(f"executed notebooks  {options.out}")
-    print(f"records             {options.record or options.out / '*' / 'metrics.json'}")
+    print(f"records             {options.out / '*' / 'metrics.json'}")
     print(f"overview            {index}")
     return int(failed > 0)
 
@@ -270,7 +247,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--out", type=Path, default=repo_root() / "runs" / "book", help="folder for what is written")
-    parser.add_argument("--record", type=Path, help="folder to copy each successful run's record to")
     parser.add_argument("--cell-timeout", type=float, default=600, help="seconds for one cell (600)")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for one notebook (3600)")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -14,8 +14,9 @@ from helpers.batch_plan import look, name_runs, write_tables
 from helpers.batch_run import look_up, recover, run_job
 from helpers.grids import GridError, read_grid
 from helpers.provenance import repo_root
-from helpers.runner import RunError, RunFailedError, record_name
-from helpers.used_code import code_hash
+from helpers.runner import RunError, RunFailedError
+from helpers.runs.code import code_hash
+from helpers.runs.record import read_ledger, record_name, write_ledger
 
 CODE = code_hash("05_tiny")
 
@@ -42,7 +43,10 @@ def fail(folder: Path, *, code: str = CODE) -> None:
 
 
 MISTAKES = [
-    ("fixd: {}", "unknown key 'fixd'; the keys are notebook, fixed, product, rows, gpus, threads, cell_timeout, "),
+    (
+        "fixd: {}",
+        "unknown key 'fixd'; the keys are table, notebook, fixed, product, rows, gpus, threads, cell_timeout, ",
+    ),
     ("fixed: [seed]", "fixed is ['seed'], expected dict"),
     ("fixed: {sed: 1}", "05_tiny: unknown parameter 'sed'; the parameters are profile, seed, noise, fault, "),
     ("fixed: {seed: '1'}", "05_tiny: seed is '1', expected int"),
@@ -81,7 +85,7 @@ def test_mistakes_in_a_grid_are_refused_in_one_sentence(tiny, capsys, text, mess
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- 1", "expected a mapping with the key notebook"),
+        ("- 1", "expected a mapping with the key table or the key notebook"),
         ("notebook: 99_none", "notebook is '99_none', expected one of notebooks/ or the path of an .ipynb file"),
         ("notebook: 3", "notebook is 3, expected str"),
     ],
@@ -213,31 +217,39 @@ def test_workers_are_a_whole_number_above_0(tiny, capsys, text):
 
 def test_two_runs_of_one_name_are_not_recorded(tiny, capsys):
     grid = write_grid(tiny, "product: {noise: [0.1, 0.2]}")
-    assert main([str(grid), "--out", str(tiny / "out"), "--record", str(tiny / "kept")]) == 2
+    assert main([str(grid), "--out", str(tiny / "out"), "--record", str(tiny / "05_tiny.json")]) == 2
     message = f"{grid}: 2 runs would be recorded as 'teach-none-seed0'; name them with the parameter row\n"
     assert capsys.readouterr().err == message
 
 
 def test_what_is_recorded_elsewhere_is_not_run_again(tiny):
-    out, kept = tiny / "out", tiny / "kept"
+    out, recorded = tiny / "out", {}
     runs = name_runs(read_grid(write_grid(tiny, "fixed: {noise: 0.5, data_dir: .}\nproduct: {seed: [0, 1, 2, 3, 4]}")))
     for run, (code, changes) in enumerate([(CODE, {}), ("older", {}), (CODE, {"noise": 0.1}), (CODE, {})]):
         params = runs[run].full | {"data_dir": ""} | changes
-        store(kept / f"teach-none-seed{run}", code=code, params=params, metrics={"auc": 0.5})
+        recorded[f"teach-none-seed{run}"] = RECORD | {"code": code, "params": params, "metrics": {"auc": 0.5}}
     store(out / runs[3].key, metrics={"auc": 0.75})
-    entries = look(runs, out, CODE, kept)
+    entries = look(runs, out, CODE, recorded)
     assert [entry.state for entry in entries] == ["recorded", "new", "new", "recorded", "new"]
     assert [entry.record and entry.record["metrics"]["auc"] for entry in entries] == [0.5, None, None, 0.75, None]
-    assert entries[0].folder == kept / "teach-none-seed0" and entries[1].folder == out / runs[1].key
     assert [entry.state for entry in look(runs, out, CODE)] == ["new", "new", "new", "recorded", "new"]
 
 
 def test_records_count_for_notebooks_of_the_book_only(tiny):
     """The code of others is not in their records."""
-    options = SimpleNamespace(record=tiny / "kept")
+    ledger = repo_root() / "results" / "01_explanation.json"
     chapter = read_grid(repo_root() / "grids" / "01_explanation.yaml")
-    assert batch._kept(chapter, options) == tiny / "kept"
-    assert batch._kept(read_grid(write_grid(tiny, "")), options) is None
+    assert batch._recorded(chapter, SimpleNamespace(record=ledger)) == read_ledger(ledger)["runs"]
+    assert batch._recorded(chapter, SimpleNamespace(record=None)) == {}
+    write_ledger(tiny / "05_tiny.json", {"notebook": "05_tiny", "code": {}, "runs": {}})
+    assert batch._recorded(read_grid(write_grid(tiny, "")), SimpleNamespace(record=tiny / "05_tiny.json")) == {}
+
+
+def test_a_ledger_of_another_table_is_refused_before_anything_runs(tiny, capsys):
+    ledger = repo_root() / "results" / "01_explanation.json"
+    assert main([str(write_grid(tiny, "")), "--out", str(tiny / "out"), "--record", str(ledger)]) == 2
+    assert "a ledger of 01_explanation, expected results/05_tiny.json" in capsys.readouterr().err
+    assert not list((tiny / "out").glob("*/*"))
 
 
 @pytest.fixture

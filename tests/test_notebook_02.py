@@ -11,7 +11,8 @@ from helpers import losses
 from helpers.data import load
 from helpers.data.resample import centred
 from helpers.grids import read_grid
-from helpers.runs import records, records_in, repo_root
+from helpers.runs import records, repo_root
+from helpers.runs.record import records_in
 
 CHAPTER = repo_root() / "notebooks" / "02_weak_supervision.ipynb"
 
@@ -90,7 +91,7 @@ def test_the_table_is_whole_and_of_the_present_code(grid):
 def test_recorded_hearts_are_those_that_are_made_now():
     """A generator that changes makes records stale; their hash of the data tells."""
     recorded = [
-        r for r in records_in(repo_root() / "results" / "02_weak_supervision") if r["params"]["data"] == "phantom"
+        r for r in records_in(repo_root() / "results" / "02_weak_supervision.json") if r["params"]["data"] == "phantom"
     ]
     now = centred(load("mr", images=720, patients=36, size=128), 64)
     assert {(r["data"]["name"], r["data"]["hash"]) for r in recorded} == {(now.name, now.content_hash())}
@@ -100,7 +101,7 @@ def test_recorded_hearts_are_those_that_are_made_now():
 def of_trainings(data: str, metric: str = "dice") -> dict[str, dict[int, float]]:
     """Mean of the test patients of each row of the table: {row: {seed: value}}."""
     values = {}
-    for r in records_in(repo_root() / "results" / "02_weak_supervision"):
+    for r in records_in(repo_root() / "results" / "02_weak_supervision.json"):
         if (r["params"]["data"], r["params"]["model"]) == (data, "unet"):
             values.setdefault(r["params"]["row"], {})[r["params"]["seed"]] = float(np.mean(r["metrics"][metric]))
     return values

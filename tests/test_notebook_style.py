@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from helpers.provenance import repo_root
 from helpers.runner import known_parameters
-from helpers.used_code import SHOWS
+from helpers.runs.code import SHOWS
 
 NOTEBOOKS = sorted((repo_root() / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|home|root|tmp|Users|content|private|var/folders)/|[A-Z]:\\+Users", re.I)

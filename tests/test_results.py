@@ -1,89 +1,67 @@
-"""What is recorded: every record whole, of a known commit, with its checkpoint, and small; tables without gaps."""
+"""The recorded runs are whole and small, their weights are theirs, and chapter 01 says of its table what it holds."""
 
 import hashlib
-import json
 import re
-from pathlib import Path
 
 import pytest
 from chapter import prose
 
 from helpers.data import load
-from helpers.runs import SCHEMA, read_record, repo_root
+from helpers.runs import records, repo_root
+from helpers.runs.record import read_ledger, record_name, records_in
 
 ROOT = repo_root()
+RESULTS = ROOT / "results"
 FILE_LIMIT, TOTAL_LIMIT = 5e6, 40e6
 MEASURES = ("pointing", "IoU", "AUPRC", "deletion", "insertion")
 CHAPTER = ROOT / "notebooks" / "01_explanation.ipynb"
 METHODS = ("CAM", "sobel", "centre", "random")
+LEDGERS = sorted(RESULTS.glob("*.json"))
 
 
-def record_paths(results: Path) -> list[Path]:
-    return sorted(results.glob("*/*/metrics.json"))
+@pytest.mark.parametrize("ledger", LEDGERS, ids=lambda path: path.stem)
+def test_every_ledger_is_whole(ledger):
+    assert (ROOT / "notebooks" / ledger.with_suffix(".ipynb").name).is_file()
+    content = read_ledger(ledger)
+    assert content["notebook"] == ledger.stem and content["runs"]
+    assert set(content["code"]) == {record["code"] for record in content["runs"].values()}
+    for entry in content["code"].values():
+        assert re.fullmatch("[0-9a-f]{40}", entry["commit"]) and re.fullmatch("([0-9a-f]{40})?", entry["verified"])
+    for name, record in content["runs"].items():
+        assert record["notebook"] == ledger.stem and record_name(record["params"]) == name
+        assert re.fullmatch("[0-9a-f]{40}", record["commit"]), f"{name}: made from {record['commit']}"
+        assert record["params"].get("data_dir", "") == "", f"{name}: data_dir is a path"
 
 
-def check_record(path: Path, notebooks: Path) -> None:
-    """Raises ValueError or AssertionError with what is wrong with one record and the files beside it."""
-    record = read_record(path)
-    assert re.fullmatch("[0-9a-f]{40}", record["commit"]), f"{path}: commit is {record['commit']!r}"
-    assert record["notebook"] == path.parent.parent.name, f"{path} is of notebook {record['notebook']}"
-    assert (notebooks / f"{record['notebook']}.ipynb").is_file(), f"{path}: no notebook {record['notebook']}"
-    assert record["params"].get("data_dir", "") == "", f"{path}: data_dir is a path"
-    named = {"metrics.json"}
-    if record["checkpoint"] is not None:
-        named.add(record["checkpoint"]["file"])
-        weights = (path.parent / record["checkpoint"]["file"]).read_bytes()
-        assert hashlib.sha256(weights).hexdigest() == record["checkpoint"]["sha256"], f"{path}: sha256 differs"
-    if record["figure"] is not None:
-        named.add(record["figure"])
-    there = {file.name for file in path.parent.iterdir()}
-    assert there == named, f"{path}: the record names {sorted(named)}, the folder holds {sorted(there)}"
-
-
-def check_sizes(results: Path) -> None:
-    sizes = {file: file.stat().st_size for file in results.rglob("*") if file.is_file()}
-    assert sizes, "no results"
-    assert max(sizes.values()) <= FILE_LIMIT, f"{max(sizes, key=sizes.get)} has {max(sizes.values())} bytes"
-    assert sum(sizes.values()) <= TOTAL_LIMIT, f"the results have {sum(sizes.values())} bytes"
-
-
-def check_explanation_table(found: list[dict]) -> None:
-    """Seeds 0 to 2 of the live settings, each with every number of the notebook's table."""
-    wanted = {"profile": "teach", "data": "sample", "model": "small"}
-    teach = [record for record in found if record["params"]["profile"] == "teach"]
-    assert all({k: r["params"][k] for k in wanted} == wanted for r in teach), "a teach record is of other settings"
-    seeds = sorted(record["params"]["seed"] for record in teach)
-    assert seeds == [0, 1, 2], f"recorded seeds are {seeds}"
-    assert len({json.dumps(record["data"]) for record in teach}) == 1, "the seeds saw different data"
-    for record in teach:
-        for name in (f"{method}/{measure}" for method in METHODS for measure in MEASURES):
-            value = record["metrics"].get(name)
-            assert isinstance(value, float) and 0 <= value <= 1, f"seed {record['params']['seed']}: {name} is {value}"
-
-
-def test_records_are_there():
-    assert record_paths(ROOT / "results"), "results/ holds no record"
-
-
-def test_every_record_is_whole():
-    paths = record_paths(ROOT / "results")
-    assert paths == sorted((ROOT / "results").rglob("metrics.json")), "a record is not in results/<notebook>/<run>/"
-    assert paths, "results/ holds no record"
-    for path in paths:
-        check_record(path, ROOT / "notebooks")
+def test_weights_are_those_of_their_records_and_nothing_else_lies_there():
+    kept = {}
+    for ledger in LEDGERS:
+        for record in records_in(ledger):
+            if record["checkpoint"]:
+                kept[record["checkpoint"]["file"]] = record["checkpoint"]["sha256"]
+    there = {file.name for file in RESULTS.iterdir() if file.suffix not in (".json", ".lock")}
+    assert kept and there == set(kept)
+    for name, digest in kept.items():
+        assert hashlib.sha256((RESULTS / name).read_bytes()).hexdigest() == digest, name
 
 
 def test_results_are_small():
-    check_sizes(ROOT / "results")
+    sizes = {file: file.stat().st_size for file in RESULTS.iterdir()}
+    assert 0 < max(sizes.values()) <= FILE_LIMIT and sum(sizes.values()) <= TOTAL_LIMIT
 
 
 def test_explanation_table_can_be_built():
-    folder = ROOT / "results" / "01_explanation"
-    check_explanation_table([read_record(path) for path in sorted(folder.glob("*/metrics.json"))])
+    """Seeds 0 to 2 of the live settings, each with every number of the notebook's table, on the same data."""
+    found = [row["record"] for row in records("01_explanation")]
+    assert [record["params"]["seed"] for record in found] == [0, 1, 2]
+    assert len({record["data"]["hash"] for record in found}) == 1
+    for record in found:
+        values = [record["metrics"][f"{method}/{measure}"] for method in METHODS for measure in MEASURES]
+        assert all(0 <= value <= 1 for value in values)
 
 
 def chapter_01_metrics(run: str) -> dict:
-    return read_record(ROOT / "results" / "01_explanation" / run / "metrics.json")["metrics"]
+    return read_ledger(RESULTS / "01_explanation.json")["runs"][run]["metrics"]
 
 
 def said_in_chapter_01(*sentences: str) -> bool:
@@ -140,8 +118,8 @@ def test_what_chapter_01_says_of_the_cascade():
 
 def test_what_chapter_01_says_of_the_large_network():
     for data in ("phantom", "sample"):
-        record = read_record(ROOT / "results" / "01_explanation" / f"full-{data}-seed0" / "metrics.json")
-        assert (record["params"]["profile"], record["params"]["model"]) == ("full", "densenet169")
+        params = read_ledger(RESULTS / "01_explanation.json")["runs"][f"full-{data}-seed0"]["params"]
+        assert (params["profile"], params["model"]) == ("full", "densenet169")
     chest, arms = chapter_01_metrics("full-sample-seed0"), chapter_01_metrics("full-phantom-seed0")
     assert chest["CAM/AUPRC"] > chest["difference/AUPRC"]
     assert all(m["CAM/AUPRC"] < m["difference/AUPRC"] for m in map(chapter_01_metrics, SMALL))
@@ -162,120 +140,10 @@ def test_what_chapter_01_says_of_the_large_network():
 def test_records_of_chapter_01_saw_the_images_that_are_made_now():
     """A generator or a reader that changes makes records stale; their hash of the data tells."""
     now = load("xray", source="sample", images=900, size=96)
-    for seed in range(3):
-        record = read_record(ROOT / "results" / "01_explanation" / f"teach-sample-seed{seed}" / "metrics.json")
-        assert record["data"] == {"name": now.name, "hash": now.content_hash()}
+    for row in records("01_explanation"):
+        assert row["record"]["data"] == {"name": now.name, "hash": now.content_hash()}
 
 
 def test_replayed_checkpoint_is_that_of_seed_0():
-    record = read_record(ROOT / "results" / "01_explanation" / "teach-sample-seed0" / "metrics.json")
-    assert record["params"]["seed"] == 0 and record["params"]["profile"] == "teach"
-    assert record["checkpoint"] is not None
-
-
-# --- the checks themselves, on made-up records ---------------------------------------------------------------------
-
-
-def made_up(**changes) -> dict:
-    """A record that is as it should be, but for the changes."""
-    empty = {kind: kind() for kind in (str, dict, list)} | {(int, float): 1.0}
-    record = {key: empty.get(kind) for key, kind in SCHEMA.items()}
-    record |= {
-        "notebook": "01_made_up",
-        "commit": "0123456789" * 4,
-        "params": {"profile": "teach", "data": "sample", "model": "small", "seed": 0, "data_dir": ""},
-        "metrics": {f"{method}/{measure}": 0.5 for method in METHODS for measure in MEASURES},
-        "checkpoint": {"file": "model.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()},
-    }
-    return record | changes
-
-
-def store(root: Path, record: dict, *, run: str = "a", weights: bytes = b"weights") -> Path:
-    folder = root / "results" / "01_made_up" / run
-    folder.mkdir(parents=True)
-    (root / "notebooks").mkdir(exist_ok=True)
-    (root / "notebooks" / "01_made_up.ipynb").touch()
-    (folder / "model.safetensors").write_bytes(weights)
-    (folder / "metrics.json").write_text(json.dumps(record))
-    return folder / "metrics.json"
-
-
-def test_a_good_record_passes(tmp_path):
-    path = store(tmp_path, made_up())
-    check_record(path, tmp_path / "notebooks")
-    check_sizes(tmp_path / "results")
-    assert record_paths(tmp_path / "results") == [path]
-    assert record_paths(tmp_path / "notebooks") == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"commit": "0123456789" * 4 + "+changes"}, "commit is '0123"),
-        ({"commit": "unknown"}, "commit is 'unknown'"),
-        ({"notebook": "02_other"}, "is of notebook 02_other"),
-        ({"params": {"data_dir": "films"}}, "data_dir is a path"),
-        ({"checkpoint": {"file": "model.safetensors", "sha256": "0" * 64}}, "sha256 differs"),
-        ({"checkpoint": None}, "the folder holds"),
-        ({"figure": "figure.png"}, "the record names"),
-        ({"seconds": "3"}, "'seconds' is '3', expected int or float"),
-    ],
-)
-def test_a_bad_record_is_seen(tmp_path, changes, message):
-    path = store(tmp_path, made_up(**changes))
-    with pytest.raises((AssertionError, ValueError), match=re.escape(message)):
-        check_record(path, tmp_path / "notebooks")
-
-
-@pytest.mark.parametrize("key", SCHEMA)
-def test_a_missing_key_is_seen(tmp_path, key):
-    record = made_up()
-    del record[key]
-    with pytest.raises(ValueError, match=f"the record has no '{key}'"):
-        check_record(store(tmp_path, record), tmp_path / "notebooks")
-
-
-def test_a_record_of_a_missing_notebook_is_seen(tmp_path):
-    path = store(tmp_path, made_up())
-    with pytest.raises(AssertionError, match="no notebook 01_made_up"):
-        check_record(path, tmp_path)
-
-
-def test_large_results_are_seen(tmp_path):
-    store(tmp_path, made_up(), weights=bytes(5_000_001))
-    with pytest.raises(AssertionError, match="model.safetensors has 5000001 bytes"):
-        check_sizes(tmp_path / "results")
-    (tmp_path / "many").mkdir()
-    for number in range(9):
-        (tmp_path / "many" / str(number)).write_bytes(bytes(4_900_000))
-    with pytest.raises(AssertionError, match="the results have 44100000 bytes"):
-        check_sizes(tmp_path / "many")
-
-
-def three_seeds() -> list[dict]:
-    return [made_up(params=made_up()["params"] | {"seed": seed}) for seed in range(3)]
-
-
-def test_a_whole_table_passes():
-    full = made_up(params={"profile": "full", "data": "phantom", "model": "densenet169", "seed": 0})
-    check_explanation_table([*three_seeds(), full])
-    assert len(three_seeds()) == 3
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda found: found.clear(), r"recorded seeds are \[\]"),
-        (lambda found: found.pop(), r"recorded seeds are \[0, 1\]"),
-        (lambda found: found.append(found[0]), r"recorded seeds are \[0, 0, 1, 2\]"),
-        (lambda found: found[1]["params"].update(data="phantom"), "a teach record is of other settings"),
-        (lambda found: found[1].update(data={"name": "x", "hash": "y"}), "the seeds saw different data"),
-        (lambda found: found[1]["metrics"].pop("sobel/IoU"), "seed 1: sobel/IoU is None"),
-        (lambda found: found[2]["metrics"].update({"CAM/deletion": None}), "seed 2: CAM/deletion is None"),
-    ],
-)
-def test_a_gap_in_the_table_is_seen(spoil, message):
-    found = three_seeds()
-    spoil(found)
-    with pytest.raises(AssertionError, match=message):
-        check_explanation_table(found)
+    first = records("01_explanation")[0]["record"]
+    assert first["name"] == "teach-sample-seed0" and first["checkpoint"] is not None

@@ -13,8 +13,8 @@ import pytest
 
 from helpers import runner
 from helpers.overview import first_error, write_overview
-from helpers.runner import RunError, check_parameters, main, parse_parameters, record_name, run_notebook
-from helpers.runs import SCHEMA
+from helpers.runner import RunError, check_parameters, main, parse_parameters, run_notebook
+from helpers.runs.record import SCHEMA
 
 PARAMETERS = """profile: str = "teach"  # how long
 seed: int = 0  # of every generator
@@ -102,20 +102,6 @@ def test_unusable_notebook_and_untyped_parameter_are_refused(tmp_path, no_proces
         run_notebook(notebook, tmp_path, {"seed": 1})
 
 
-@pytest.mark.parametrize(
-    ("params", "name"),
-    [
-        ({"profile": "full", "data": "mr", "seed": 1}, "full-mr-seed1"),
-        ({"profile": "full", "seed": 0, "row": ""}, "full-none-seed0"),
-        ({"profile": "full", "data": "mr", "seed": 0, "model": "unet", "row": ""}, "full-mr-seed0"),
-        ({"profile": "full", "data": "mr", "seed": 0, "row": "fs"}, "fs-full-mr-seed0"),
-        ({"profile": "full", "data": "mr", "seed": 0, "model": "unet", "row": "fs"}, "fs-unet-full-mr-seed0"),
-    ],
-)
-def test_record_is_named_after_what_tells_runs_apart(params, name):
-    assert record_name(params) == name
-
-
 def test_success_leaves_notebook_page_record_and_overview(tmp_path, capfd):
     save = "run.save({'auc': 0.9}, data=None, figure=plt.figure(figsize=(1, 1)))"
     notebook = write_notebook(
@@ -124,12 +110,10 @@ def test_success_leaves_notebook_page_record_and_overview(tmp_path, capfd):
         "run = start_run('05_tiny', dict(profile=profile, seed=seed, noise=noise))",
         save,
     )
-    out, kept = tmp_path / "out", tmp_path / "results"
-    arguments = [str(notebook), "-p", "profile", "smoke", "-p", "seed", "3", "--out", str(out), "--record", str(kept)]
-    assert main(arguments) == 0
+    out = tmp_path / "out"
+    assert main([str(notebook), "-p", "profile", "smoke", "-p", "seed", "3", "--out", str(out)]) == 0
     files = {"05_tiny.ipynb", "05_tiny.html", "05_tiny/metrics.json", "05_tiny/figure.png", "index.html"}
     assert names(out) == files
-    assert names(kept) == {"smoke-none-seed3/metrics.json", "smoke-none-seed3/figure.png"}
     record = json.loads((out / "05_tiny" / "metrics.json").read_text())
     assert (record["params"]["seed"], record["metrics"]) == (3, {"auc": 0.9})
     printed = capfd.readouterr().out

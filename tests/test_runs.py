@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import provenance, runs, used_code
-from helpers.runs import ClaimError, read_record, records_in, replay, repo_root, start_run
+from helpers import provenance, runs
+from helpers.runs import ClaimError, code, read_record, replay, repo_root, start_run
+from helpers.runs import run as run_module
+from helpers.runs.record import SCHEMA, keep, read_ledger, record_name, records_in, write_ledger
 
 PARAMS = {"profile": "teach", "seed": 0, "data": "sample", "data_dir": "", "row": ""}
 DATA = SimpleNamespace(name="tiny", content_hash=lambda: "abc")
@@ -177,7 +179,7 @@ def test_metric_that_is_no_number_is_named_and_nothing_is_written(value):
 def test_failed_write_leaves_no_record(monkeypatch):
     run = start()
     run.save({"auc": 1}, data=None)
-    monkeypatch.setattr(runs, "write_atomic", lambda path, _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(run_module, "write_atomic", lambda path, _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         run.save({"auc": 2}, data=None, model=torch.nn.Linear(1, 1))
     assert list(run.folder.iterdir()) == []  # neither the older record, which would vouch for newer weights
@@ -193,7 +195,7 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
 
 
-@pytest.mark.parametrize("key", runs.SCHEMA)
+@pytest.mark.parametrize("key", SCHEMA)
 def test_record_without_a_key_is_refused(tmp_path, key):
     path = start().save({}, data=None)
     record = json.loads(path.read_text())
@@ -205,7 +207,7 @@ def test_record_without_a_key_is_refused(tmp_path, key):
 def test_record_of_wrong_type_or_no_record_is_refused(tmp_path):
     path = start().save({}, data=None)
     path.write_text(path.read_text().replace('"metrics": {}', '"metrics": 3'))
-    with pytest.raises(ValueError, match="metrics.json: 'metrics' is 3, expected dict"):
+    with pytest.raises(ValueError, match="metrics.json: the record: 'metrics' is 3, expected dict"):
         read_record(path)
     for text in ("{", "[]"):
         path.write_text(text)
@@ -228,15 +230,16 @@ def test_replay_loads_the_checkpoint_and_compares():
         {"weight": 0.5, "list": [1, 2]}, data=None, model=linear(0.5), figure=matplotlib.figure.Figure()
     )
     assert {p.name for p in path.parent.iterdir()} == {"metrics.json", "model.safetensors", "figure.png"}
-    assert replay(path, linear(0), weight_of) == {"weight": 0.5}
+    record = read_record(path)
+    assert replay(record, linear(0), weight_of) == {"weight": 0.5}
     with pytest.raises(ClaimError, match="weight: 0.502 when replayed, 0.5 in the record"):
-        replay(path, linear(0), lambda model: {"weight": model.weight.item() + 0.002})
+        replay(record, linear(0), lambda model: {"weight": model.weight.item() + 0.002})
     with pytest.raises(ClaimError, match="weight: nan"):
-        replay(path, linear(0), lambda model: {"weight": float("nan")})
+        replay(record, linear(0), lambda model: {"weight": float("nan")})
     with pytest.raises(ValueError, match="list: the record holds no number of this name"):
-        replay(path, linear(0), lambda model: {"list": 1})
+        replay(record, linear(0), lambda model: {"list": 1})
     with pytest.raises(ValueError, match="does not fit the model"):
-        replay(path, torch.nn.Linear(2, 2), weight_of)
+        replay(record, torch.nn.Linear(2, 2), weight_of)
 
 
 def test_replay_refuses_a_changed_or_missing_checkpoint():
@@ -244,9 +247,9 @@ def test_replay_refuses_a_changed_or_missing_checkpoint():
     weights = path.with_name("model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     with pytest.raises(ValueError, match="model.safetensors: sha256 differs from the record's"):
-        replay(path, linear(0), weight_of)
+        replay(read_record(path), linear(0), weight_of)
     with pytest.raises(ValueError, match="kept no checkpoint"):
-        replay(start().save({"weight": 0.5}, data=None), linear(0), weight_of)
+        replay(read_record(start().save({"weight": 0.5}, data=None)), linear(0), weight_of)
 
 
 @pytest.fixture
@@ -258,16 +261,78 @@ def repository(tmp_path, monkeypatch):
     cells = [nbformat.v4.new_code_cell("x = 1")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "05_tiny.ipynb")
     monkeypatch.setattr(provenance, "repo_root", lambda: tmp_path)
-    monkeypatch.setattr(used_code, "repo_root", lambda: tmp_path)
+    monkeypatch.setattr(code, "repo_root", lambda: tmp_path)
     return tmp_path
 
 
 def test_record_is_stale_once_code_that_it_ran_changes(repository):
-    path = start().save({}, data=None)
-    assert [(r["path"], r["stale"]) for r in records_in(path.parent)] == [(path, False)]
+    ledger = repository / "05_tiny.json"
+    keep(start().save({}, data=None), ledger)
+    assert [(r["name"], r["path"], r["stale"]) for r in records_in(ledger)] == [("teach-sample-seed0", ledger, False)]
     file = repository / "notebooks" / "05_tiny.ipynb"
     file.write_text(file.read_text().replace("x = 1", "x = 2"))
-    assert [r["stale"] for r in records_in(path.parent)] == [True]
+    assert [r["stale"] for r in records_in(ledger)] == [True]
+
+
+def test_a_ledger_keeps_records_and_weights_and_the_commit_of_their_code(tmp_path):
+    ledger = tmp_path / "results" / "05_tiny.json"
+    keep(start().save({"weight": 0.5}, data=None, model=linear(0.5), figure=matplotlib.figure.Figure()), ledger)
+    keep(start(seed=1).save({"weight": 0.1}, data=None), ledger)
+    first, second = records_in(ledger)
+    assert {p.name for p in ledger.parent.iterdir() if p.suffix != ".lock"} == {
+        "05_tiny.json",
+        "05_tiny-teach-sample-seed0.safetensors",
+    }
+    assert (first["name"], second["name"]) == ("teach-sample-seed0", "teach-sample-seed1")
+    assert replay(first, linear(0), weight_of) == {"weight": 0.5}
+    assert "figure" not in first and first["metrics"] == {"weight": 0.5}
+    assert read_ledger(ledger)["code"] == {first["code"]: {"commit": first["commit"], "verified": ""}}
+    keep(start(seed=1).save({"weight": 0.2}, data=None), ledger)  # the same run again takes its place
+    assert [r["metrics"]["weight"] for r in records_in(ledger)] == [0.5, 0.2]
+    text = ledger.read_text()
+    write_ledger(ledger, read_ledger(ledger))
+    assert ledger.read_text() == text and text.count('\n"teach-sample-seed') == 2  # a line a run
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({"profile": "full", "data": "mr", "seed": 1}, "full-mr-seed1"),
+        ({"profile": "full", "seed": 0, "row": ""}, "full-none-seed0"),
+        ({"profile": "full", "data": "mr", "seed": 0, "model": "unet", "row": ""}, "full-mr-seed0"),
+        ({"profile": "full", "data": "mr", "seed": 0, "row": "fs"}, "fs-full-mr-seed0"),
+        ({"profile": "full", "data": "mr", "seed": 0, "model": "unet", "row": "fs"}, "fs-unet-full-mr-seed0"),
+    ],
+)
+def test_record_is_named_after_what_tells_runs_apart(params, name):
+    assert record_name(params) == name
+
+
+def test_a_ledger_refuses_runs_of_another_notebook_and_is_left_whole(tmp_path):
+    ledger = tmp_path / "06_other.json"
+    with pytest.raises(ValueError, match="06_other.json: it is the ledger of 06_other; got a run of 05_tiny"):
+        keep(start().save({}, data=None), ledger)
+    assert not ledger.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text[:40], "05_tiny.json: not a readable ledger"),
+        (
+            lambda text: text.replace('"metrics"', '"metric"'),
+            "05_tiny.json: teach-sample-seed0: the record has no 'metrics'",
+        ),
+        (lambda text: text.replace('"seconds": ', '"seconds": "x", "s": '), "'seconds' is 'x', expected int or float"),
+        (lambda text: text.replace('"code": {', '"code": {}, "c": {', 1), "the ledger does not know its code"),
+    ],
+)
+def test_a_broken_ledger_is_named(tmp_path, spoil, message):
+    ledger = tmp_path / "05_tiny.json"
+    keep(start().save({}, data=None), ledger)
+    ledger.write_text(spoil(ledger.read_text()))
+    with pytest.raises(ValueError, match=message):
+        records_in(ledger)
 
 
 def test_commit_is_told_with_changes_or_unknown(repository):
@@ -286,4 +351,4 @@ def test_commit_is_told_with_changes_or_unknown(repository):
 
 
 def test_repo_root_holds_the_package():
-    assert (repo_root() / "helpers" / "runs.py").is_file()
+    assert (repo_root() / "helpers" / "runs").is_dir()

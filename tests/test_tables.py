@@ -1,6 +1,5 @@
 """Recorded tables: records found by the grid that asked for them, and spreads that are what they say."""
 
-import json
 import math
 from pathlib import Path
 
@@ -11,23 +10,27 @@ from tiny_notebook import RECORD, write_grid, write_tiny
 
 from helpers import tables
 from helpers.provenance import repo_root
-from helpers.runs import read_record, records
-from helpers.used_code import code_hash
+from helpers.runs import records
+from helpers.runs.code import code_hash
+from helpers.runs.record import read_ledger, write_ledger
 
 PARAMS = {"profile": "teach", "seed": 0, "noise": 0.5, "fault": "none", "data_dir": "", "row": ""}
 AUC = (0.6, 0.7, 0.9)
 
 
 def store(root: Path, name: str, *, metrics=None, data=None, code=None, **params) -> None:
-    folder = root / "results" / name
-    folder.mkdir(parents=True)
+    path = root / "results" / "05_tiny.json"
+    path.parent.mkdir(exist_ok=True)
     record = RECORD | {"notebook": "05_tiny", "params": PARAMS | params, "metrics": metrics or {}, "data": data}
-    record |= {"code": code or code_hash("05_tiny"), "checkpoint": None, "figure": None}
-    (folder / "metrics.json").write_text(json.dumps(record))
+    record |= {"code": code or code_hash("05_tiny"), "checkpoint": None}
+    ledger = read_ledger(path)
+    ledger["runs"][name] = record
+    ledger["code"][record["code"]] = {"commit": "", "verified": ""}
+    write_ledger(path, ledger)
 
 
 def rows(root: Path, text: str) -> list[dict]:
-    return records(write_grid(root, text), root / "results")
+    return records(write_grid(root, text), root / "results" / "05_tiny.json")
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def tiny(tmp_path):
 def test_records_are_found_by_all_their_parameters(tiny):
     found = rows(tiny, "product: {seed: [2, 0, 3]}")
     assert [row["state"] for row in found] == ["recorded", "recorded", "missing"]
-    assert [row["record"] and row["record"]["path"].parent.name for row in found] == ["seed2", "seed0", None]
+    assert [row["record"] and row["record"]["name"] for row in found] == ["seed2", "seed0", None]
     assert found[2]["params"] == PARAMS | {"seed": 3}
     assert tables.points(found, "auc") == [0.9, 0.6]
     assert tables.provenance(found) == "2 of 3 runs recorded; missing: seed 3"
@@ -59,16 +62,16 @@ def test_record_of_older_code_is_stale(tiny):
 
 
 def test_record_from_before_a_parameter_was_added_still_fits(tiny):
-    path = tiny / "results" / "seed0" / "metrics.json"
-    record = json.loads(path.read_text())
-    del record["params"]["noise"]
-    path.write_text(json.dumps(record))
+    path = tiny / "results" / "05_tiny.json"
+    ledger = read_ledger(path)
+    del ledger["runs"]["seed0"]["params"]["noise"]
+    write_ledger(path, ledger)
     assert rows(tiny, "fixed: {seed: 0, noise: 0.5}")[0]["state"] == "recorded"
 
 
 def test_two_records_of_one_run_are_refused(tiny):
     store(tiny, "again", seed=1)
-    with pytest.raises(ValueError, match=r"2 records fit the run .*again/metrics.json, .*; tell them apart by"):
+    with pytest.raises(ValueError, match=r"2 records fit the run .*again, seed1; tell them apart by"):
         rows(tiny, "product: {seed: [0, 1]}")
 
 
@@ -122,7 +125,7 @@ def test_interval_over_patients_needs_one_value_a_patient(tiny, metric):
 
 def test_table_of_chapter_01_is_what_its_records_hold():
     found = records("01_explanation")
-    folder = repo_root() / "results" / "01_explanation"
-    said = [read_record(folder / f"teach-sample-seed{seed}" / "metrics.json")["metrics"] for seed in range(3)]
+    runs = read_ledger(repo_root() / "results" / "01_explanation.json")["runs"]
+    said = [runs[f"teach-sample-seed{seed}"]["metrics"] for seed in range(3)]
     for metric in ("CAM/AUPRC", "integrated gradients/pointing"):
         assert tables.points(found, metric) == [metrics[metric] for metrics in said]

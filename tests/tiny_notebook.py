@@ -8,7 +8,7 @@ import nbformat
 import psutil
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.runs import SCHEMA
+from helpers.runs.record import SCHEMA
 
 RECORD = {key: (kind if isinstance(kind, type) else kind[0])() for key, kind in SCHEMA.items()}
 PARAMETERS = """profile: str = "teach"  # how long
@@ -19,7 +19,7 @@ data_dir: str = ""  # a folder
 row: str = ""  # its name"""
 START = """import json, os, pathlib, signal, sys, time
 from helpers.provenance import write_atomic
-from helpers.used_code import code_hash
+from helpers.runs.code import code_hash
 
 folder = pathlib.Path(os.environ["RUN_DIR"])
 print("started", file=sys.__stderr__, flush=True)
