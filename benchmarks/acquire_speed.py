@@ -19,8 +19,8 @@ from skactiveml.classifier import SklearnClassifier
 from skactiveml.pool import Badge, CoreSet
 from sklearn.linear_model import LogisticRegression
 
-from helpers import acquire
-from helpers.acquire import Pool
+from helpers.labels import acquire
+from helpers.labels.acquire import Pool
 
 FEATURES, CLASSES, PICKS, MEMBERS = 128, 10, 50, 20
 LIMITS = {"k_centre": 5, "badge": 5, "bald": 2}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers import adapt
-from helpers.segmenters import unet
+from helpers.nets.segmenters import unet
 
 LIMIT = 1.6
 SHAPES = {"teach": dict(width=8, size=64, batch=16), "full": dict(width=16, size=96, batch=8)}

@@ -19,7 +19,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_limits
 
-from helpers.crf import dense_crf, mean_field_exact
+from helpers.segment.crf import dense_crf, mean_field_exact
 
 BACKENDS = ("grid", "pydensecrf")
 KERNELS = {"sxy 3, schan 10": dict(sxy=3, schan=10), "sxy 80, schan 13": dict(sxy=80, schan=13)}

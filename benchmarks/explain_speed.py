@@ -25,7 +25,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from helpers.explain import cam, capture, grad_cam
-from helpers.models import densenet
+from helpers.nets.densenet import densenet
 
 BLOCKS = [f"features.denseblock{block}" for block in range(1, 5)]
 LIMITS = {"floor": 1.15, "captum": 2.5, "torchcam": 2.5, "grad-cam": 3.5}

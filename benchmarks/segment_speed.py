@@ -23,7 +23,7 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from helpers.losses import size_penalty, soft_sizes
-from helpers.segmenters import enet, unet
+from helpers.nets.segmenters import enet, unet
 
 LIMIT = 0.03  # of a step, for the size loss
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -1,1 +1,1 @@
-"""Commands that bring, verify and convert data, and the registry of what they know."""
+"""Two commands over `helpers.data`: `fetch` brings and verifies images, `prepare` computes once what chapters take."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from helpers.models import init_weights
+from helpers.nets.init import init_weights
 
 # A discriminator that sorts at least this share of the patches right, in both domains, has nothing left to teach.
 ALWAYS_RIGHT = 0.99

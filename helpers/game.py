@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import ipywidgets
 import numpy as np
 
-from helpers.active import Answer, ask
 from helpers.frontend import is_live
+from helpers.labels.active import Answer, ask
 from helpers.plots import COLOURS, draw_image, panels, show
 
 

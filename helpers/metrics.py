@@ -1,47 +1,13 @@
-"""How good and how certain: intervals, operating points, calibration."""
+"""How good: operating points, and calibration."""
 
 from __future__ import annotations
-
-import contextlib
-import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest
-from sklearn.exceptions import UndefinedMetricWarning
 
-
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: np.ndarray,
-    groups: np.ndarray | None = None,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of statistic(*arrays) over images, or over whole groups (patients).
-
-    Resamples on which the statistic is not a number, or raises ValueError (one class only), are left out.
-    Source: Efron 1979; groups: Field & Welsh 2007 (cluster bootstrap). Raises ValueError for unequal lengths.
-    """
-    groups = np.arange(len(arrays[0])) if groups is None else np.asarray(groups)
-    lengths = {len(array) for array in (*arrays, groups)}
-    if len(lengths) != 1:
-        raise ValueError(f"arrays have lengths {sorted(lengths)}; expected one length")
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(samples):
-        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        with warnings.catch_warnings(), contextlib.suppress(ValueError):
-            warnings.simplefilter("ignore", UndefinedMetricWarning)  # said below, once
-            values.append(statistic(*(array[rows] for array in arrays)))
-    if np.isnan(values).all():  # none, or scikit-learn's answer to one class
-        raise ValueError("the statistic is defined on no resample; expected images of both classes")
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+from helpers.stats import bootstrap_interval as bootstrap_interval
 
 
 def threshold_for_sensitivity(labels: np.ndarray, probs: np.ndarray, *, sensitivity: float) -> float:

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from helpers.explain import resize_map
+from helpers.explain.maps import resize_map
 from helpers.frontend import is_live
-from helpers.metrics import bootstrap_interval
+from helpers.stats import bootstrap_interval
 
 # Okabe–Ito colours, told apart with any colour vision: the same meaning has the same colour in every chapter.
 # "good" is what is right, and a third method where many are compared.

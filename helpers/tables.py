@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import t
 
-from helpers.metrics import bootstrap_interval
+from helpers.stats import bootstrap_interval
 
 
 def provenance(rows: list[dict]) -> str:

@@ -194,8 +194,8 @@ def test_a_definition_that_is_added_makes_no_record_of_the_book_stale(tmp_path, 
     monkeypatch.setattr(code, "repo_root", lambda: root)
     monkeypatch.setattr(code, "__file__", str(root / "helpers" / "runs" / "code.py"))
     assert code_hash("01_explanation") == before
-    metrics = root / "helpers" / "metrics.py"
-    metrics.write_text(metrics.read_text(encoding="utf-8") + "\n\ndef added():\n    return 1\n", encoding="utf-8")
+    stats = root / "helpers" / "stats.py"
+    stats.write_text(stats.read_text(encoding="utf-8") + "\n\ndef added():\n    return 1\n", encoding="utf-8")
     assert code_hash("01_explanation") == before
-    metrics.write_text(metrics.read_text(encoding="utf-8").replace("level) / 2", "level) / 3"), encoding="utf-8")
+    stats.write_text(stats.read_text(encoding="utf-8").replace("level) / 2", "level) / 3"), encoding="utf-8")
     assert code_hash("01_explanation") != before

@@ -1,11 +1,11 @@
 """Images of all sources as one type: `load(name, source=…)` gives an `ImageSet`, `catalogue()` says what there is."""
 
-from helpers.data.dicom import from_dicom
-from helpers.data.files import from_analyze, from_metaimage, from_nifti
-from helpers.data.folders import from_folder
 from helpers.data.image_set import UNLABELLED, ImageSet, ImageSets
+from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS, SCANNERS
 from helpers.data.phantoms.xray import xray
+from helpers.data.readers.dicom import from_dicom
+from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
 from helpers.data.samples import radiograph
 from helpers.data.sources import READERS, SOURCES, catalogue, load
 from helpers.data.splits import Split, split

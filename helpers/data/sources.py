@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_scripts.fetch import cache_dir
-from data_scripts.public import PublicSet, read_public, verify
-from helpers.data.dicom import from_dicom
-from helpers.data.files import from_analyze, from_metaimage, from_nifti
-from helpers.data.folders import SUFFIXES, from_folder
+from helpers.data.fetch import cache_dir
 from helpers.data.image_set import ImageSet
+from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS
-from helpers.data.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.readers.dicom import from_dicom
+from helpers.data.readers.pictures import SUFFIXES
+from helpers.data.readers.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
+from helpers.data.registry import PublicSet, read_public, verify
 from helpers.data.resample import letterboxed
 from helpers.data.samples import SAMPLES, sample
 
@@ -108,7 +109,7 @@ def _own(folder: Path, size: int | None, options: dict) -> ImageSet:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One line of the catalogue; patients, images and size are texts, empty where unknown."""
 
     name: str
@@ -124,7 +125,7 @@ class Entry:
     how: str
 
 
-def catalogue(*, sources: Sequence[str] = SOURCES) -> list[Entry]:
+def catalogue(*, sources: Sequence[str] = SOURCES) -> list[CatalogueEntry]:
     """What `load` knows of some sources: a list of entries, each with whether it is on this machine."""
     entries = []
     if "phantom" in sources:
@@ -136,26 +137,26 @@ def catalogue(*, sources: Sequence[str] = SOURCES) -> list[Entry]:
     return entries
 
 
-def _phantom_entry(name: str) -> Entry:
+def _phantom_entry(name: str) -> CatalogueEntry:
     one = PHANTOMS[name](images=1, size=32)
     about = dict(modality=one.modality, licence=one.licence, citation=one.citation, masks=", ".join(one.mask_names[1:]))
-    return Entry(name, "phantom", patients="any", images="any", size="any", here=True, how="", **about)
+    return CatalogueEntry(name, "phantom", patients="any", images="any", size="any", here=True, how="", **about)
 
 
-def _sample_entry(name: str) -> Entry:
+def _sample_entry(name: str) -> CatalogueEntry:
     facts = SAMPLES[name]
     size = "any" if facts.shape is None else "×".join(map(str, facts.shape))
     about = dict(modality=facts.modality, licence=facts.licence, citation=facts.citation, masks=", ".join(facts.masks))
     counts = dict(patients="" if facts.patients is None else str(facts.patients), images=str(facts.images or "any"))
-    return Entry(
+    return CatalogueEntry(
         name, "sample", size=size, here=facts.here, how="python -m data_scripts.fetch samples", **about, **counts
     )
 
 
-def _public_entry(found: PublicSet) -> Entry:
+def _public_entry(found: PublicSet) -> CatalogueEntry:
     about = dict(
         modality=found.modality, licence=found.terms or "unverified", citation=found.citation, masks=found.task
     )
     counts = dict(patients=found.patients, images=found.images, size=found.size)
     how = f"python -m data_scripts.fetch {found.name}"
-    return Entry(found.name, "public", here=(cache_dir() / found.name).is_dir(), how=how, **about, **counts)
+    return CatalogueEntry(found.name, "public", here=(cache_dir() / found.name).is_dir(), how=how, **about, **counts)

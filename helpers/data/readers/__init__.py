@@ -1,0 +1,1 @@
+"""Readers, one for each format of files and each public data set."""

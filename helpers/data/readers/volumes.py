@@ -1,0 +1,168 @@
+"""The reader's own volumes, NIfTI, MetaImage and Analyze, as image sets of their slices."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from helpers.data.image_set import UNLABELLED, ImageSet
+from helpers.data.readers.pictures import translate
+
+File = str | Path
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+TO_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
+
+
+def from_nifti(
+    file: File, *, mask=None, scribbles=None, instances=None, mask_names=(), plane="axial", load=nibabel.load
+) -> ImageSet:
+    """The slices of a volume in a plane of the body: head or front up, the patient's right or front on the left.
+
+    plane: "axial" (from foot to head), "coronal" (from back to front) or "sagittal" (from left to right), after the
+    axes were turned to RAS; "stored": along the third axis as it is in the file, with rows along the second. A fourth
+    axis is `frames`. mask, scribbles, instances: files on the same grid; scribbles hold 255 where nothing was drawn.
+    value_range: the display range of the header, else the 0.5th to 99.5th percentile. load: file -> nibabel image.
+
+    Raises ValueError for an unreadable file, NaN, and a mask of another shape, place or with unknown values.
+    """
+    if plane not in (*PLANES, "stored"):
+        raise ValueError(f"plane is {plane!r}; expected one of {', '.join(PLANES)} or stored")
+    volume, voxels = _volume(Path(file), load, plane)
+    across = PLANES.get(plane, 2)
+    maps = dict(masks=mask, scribbles=scribbles, instances=instances)
+    given = {kind: _map(Path(f), load, plane, volume, kind, mask_names) for kind, f in maps.items() if f is not None}
+    low, high = (float(volume.header[key]) for key in ("cal_min", "cal_max"))
+    gap, *spacing = _zooms(volume, across)
+    images = _slices(native(voxels), plane)[:, None]
+    depth = voxels.shape[across]
+    return ImageSet(
+        name="own-volume",
+        modality="unknown",
+        images=images,
+        value_range=(low, high) if low < high else span(images, (0.5, 99.5)),
+        **given,
+        patients=np.zeros(len(images), int),
+        volumes=np.zeros(len(images), int),
+        slices=np.tile(np.arange(depth), len(images) // depth),
+        frames=np.repeat(np.arange(len(images) // depth), depth) if voxels.ndim == 4 else None,
+        spacing=spacing,
+        slice_spacing=np.full(len(images), gap) if depth > 1 else None,
+        mask_names=mask_names,
+        licence="the reader's own",
+        steps=("slices as stored",) if plane == "stored" else (f"turned to RAS, {plane} slices",),
+    )
+
+
+def from_analyze(file: File, **options) -> ImageSet:
+    """The slices of an Analyze volume (.hdr and .img, either is named); options as in `from_nifti`.
+
+    Analyze 7.5 does not say which side is left: it is taken to be stored from right to left, as the format has it.
+    """
+    if Path(file).suffix not in (".hdr", ".img"):
+        raise ValueError(f"'{Path(file).name}' is no Analyze file; expected one that ends in .hdr or .img")
+    return from_nifti(file, **options)
+
+
+def from_metaimage(file: File, **options) -> ImageSet:
+    """The slices of a MetaImage volume (.mha, or .mhd with its raw file); options as in `from_nifti`.
+
+    Raises ImportError where SimpleITK is not installed.
+    """
+    return from_nifti(file, load=_load_metaimage, **options)
+
+
+def _load_metaimage(file: Path) -> nibabel.Nifti1Image:
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise ImportError('MetaImage needs SimpleITK; install it with: pip install ".[metaimage]"') from error
+    image = SimpleITK.ReadImage(str(file))
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise ValueError("it has several channels")
+    axes = image.GetDimension()
+    n = min(axes, 3)
+    affine = np.eye(4)
+    affine[:n, :n] = np.reshape(image.GetDirection(), (axes, axes))[:n, :n] * image.GetSpacing()[:n]
+    affine[:n, 3] = image.GetOrigin()[:n]
+    affine[:2] *= -1  # its axes point left and back, those of nibabel right and front
+    voxels = SimpleITK.GetArrayFromImage(image).T
+    return nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype)
+
+
+def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimages.SpatialImage, np.ndarray]:
+    """A volume, turned to RAS unless plane is "stored", and its voxels (x, y, z) or (x, y, z, t)."""
+    if not file.is_file():
+        raise ValueError(f"there is no file '{file.name}'")
+    try:
+        image = load(file)
+        if (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0):  # float64 by default
+            image = type(image)(np.asarray(image.dataobj, np.float32), image.affine, image.header)
+        if len(image.shape) == 2:
+            image = nibabel.Nifti1Image(np.asanyarray(image.dataobj)[..., None], image.affine, image.header)
+        image = image if plane == "stored" else nibabel.as_closest_canonical(image)
+        voxels = np.asanyarray(image.dataobj)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+        raise ValueError(f"'{file.name}' cannot be read as a volume: {str(error).splitlines()[-1]}") from error
+    if voxels.dtype.kind not in "iuf" or not 3 <= voxels.ndim <= 4:
+        raise ValueError(f"'{file.name}' holds {voxels.dtype} of shape {voxels.shape}; expected numbers, 2 to 4 axes")
+    if voxels.dtype.kind == "f" and (bad := int((~np.isfinite(voxels)).sum())):
+        raise ValueError(f"'{file.name}' holds {bad} NaN or infinite values; expected finite numbers")
+    return image, voxels
+
+
+def _zooms(volume, across: int) -> list[float]:
+    """mm from slice to slice, row to row and column to column, NaN where unknown."""
+    column, row = (axis for axis in range(3) if axis != across)
+    zooms = np.array(volume.header.get_zooms()[:3], float)
+    units = volume.header.get_xyzt_units()[0] if hasattr(volume.header, "get_xyzt_units") else "mm"
+    return (np.where(zooms > 0, zooms, np.nan) * TO_MM[units])[[across, row, column]].tolist()
+
+
+def _map(file: Path, load: Callable, plane: str, volume, kind: str, names: tuple[str, ...]) -> np.ndarray:
+    """Masks, scribbles or instances of a volume as integers (N, H, W)."""
+    image, stored = _volume(file, load, plane)
+    if stored.shape != volume.shape:
+        raise ValueError(f"mask '{file.name}' has shape {stored.shape}; expected that of the image, {volume.shape}")
+    if plane != "stored" and not np.allclose(image.affine, volume.affine, atol=0.01):
+        raise ValueError(f"mask '{file.name}' lies elsewhere in the body than the image; expected the same affine")
+    if names and kind != "instances":
+        values = {i: i for i in range(len(names))} | ({UNLABELLED: UNLABELLED} if kind == "scribbles" else {})
+        return _slices(translate(file, stored, values), plane)
+    if stored.min() < 0 or (stored != np.rint(stored)).any():
+        bad = stored[(stored < 0) | (stored != np.rint(stored))][0]
+        raise ValueError(f"mask '{file.name}' holds {bad:g}; expected integers from 0")
+    return _slices(stored.astype(np.min_scalar_type(int(stored.max()))), plane)
+
+
+def _slices(voxels: np.ndarray, plane: str) -> np.ndarray:
+    """(x, y, z, t) in RAS as (N, H, W): all slices of the first moment, then of the next."""
+    voxels = voxels.reshape(*voxels.shape, *(1,) * (4 - voxels.ndim))
+    axis = PLANES.get(plane, 2)
+    if plane != "stored":
+        voxels = np.flip(voxels, [other for other in range(3) if other != axis])
+    planes = np.moveaxis(voxels, (3, axis), (0, 1)).swapaxes(2, 3)
+    return np.ascontiguousarray(planes.reshape(-1, *planes.shape[2:]))
+
+
+def native(pixels: np.ndarray) -> np.ndarray:
+    """The same numbers as uint8, uint16 or int16 where they fit, else as float32."""
+    low, high = pixels.min(), pixels.max()
+    if pixels.dtype.kind == "f" and (low < -(2**15) or high >= 2**16 or not np.array_equal(pixels, np.rint(pixels))):
+        return pixels.astype(np.float32, copy=False)
+    types = (pixels.dtype.newbyteorder("="), np.int16, np.uint16)
+    fits = [
+        t for t in types if t in (np.uint8, np.uint16, np.int16) and np.iinfo(t).min <= low and high <= np.iinfo(t).max
+    ]
+    return pixels.astype(fits[0] if fits else np.float32)
+
+
+def span(images: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """The values at two percentiles, one apart if they are equal."""
+    low, high = (float(value) for value in np.percentile(images, percentiles))
+    return low, high if high > low else low + 1

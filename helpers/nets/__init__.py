@@ -1,0 +1,1 @@
+"""Networks, each a function that gives it with initial or published weights."""

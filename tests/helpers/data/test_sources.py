@@ -1,0 +1,107 @@
+"""One call for all sources, and the catalogue of what there is."""
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.data import PHANTOMS, SOURCES, catalogue, load, sources
+from helpers.data.registry import read_public
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("pet", {}, f"no images of source 'phantom' are called 'pet'; known are {', '.join(PHANTOMS)}"),
+        ("acdc", dict(source="sample"), "no images of source 'sample' are called 'acdc'; known are fundus, "),
+        ("ct", dict(source="public"), "no images of source 'public' are called 'ct'; known are "),
+        ("ct", dict(source="hub"), "source is 'hub'; expected one of phantom, sample, public, folder"),
+        (
+            "ct",
+            dict(source="folder"),
+            "source is 'folder' and data_dir ''; expected data_dir with source 'folder' only",
+        ),
+        ("ct", dict(data_dir="a"), "source is 'phantom' and data_dir 'a'; expected data_dir with source 'folder' only"),
+        ("oct", dict(source="sample"), "no published package ships an OCT image, so 'oct' has no sample"),
+    ],
+)
+def test_load_names_what_is_wrong(name, arguments, message):
+    with pytest.raises(ValueError) as error:
+        load(name, **arguments)
+    assert str(error.value).startswith(message)
+
+
+def test_a_phantom_gets_what_was_asked_for():
+    made = load("xray", images=8, size=40, seed=3, marker=(1, 1))
+    assert made.content_hash() == PHANTOMS["xray"](images=8, patients=2, size=40, seed=3, marker=(1, 1)).content_hash()
+
+
+def test_a_sample_gets_what_was_asked_for():
+    tiles = load("histology", source="sample", images=3, size=64, seed=1)
+    assert tiles.images.shape == (3, 3, 64, 64) and tiles.name == "sample-hgsc_nest"
+    assert not np.array_equal(tiles.images, load("histology", source="sample", images=3, size=64, seed=2).images)
+
+
+def test_a_public_set_that_is_not_here_says_the_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("SMALL_SAMPLE_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="with: python -m data_scripts.fetch pneumoniamnist$"):
+        load("pneumoniamnist", source="public")
+
+
+def test_a_public_set_is_read_from_data_dir_or_from_where_fetch_puts_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("SMALL_SAMPLE_DATA", str(tmp_path))
+    folder = tmp_path / "pneumoniamnist"
+    folder.mkdir()
+    parts = {f"{part}_{kind}": np.zeros((4, 28, 28) if kind == "images" else (4, 1), np.uint8)
+             for part in ("train", "val", "test") for kind in ("images", "labels")}  # fmt: skip
+    np.savez(folder / "pneumoniamnist.npz", **parts)
+    for arguments in ({}, dict(data_dir=str(folder))):
+        assert load("pneumoniamnist", source="public", size=32, **arguments).images.shape == (4, 1, 32, 32)
+    entry = next(e for e in catalogue(sources=("public",)) if e.name == "pneumoniamnist")
+    assert entry.here
+
+
+def nifti(file, shape=(6, 5, 4)):
+    nibabel.save(nibabel.Nifti1Image(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), np.eye(4)), file)
+
+
+def test_a_folder_of_the_readers_own_is_read_by_what_it_holds(tmp_path):
+    for name in ("pictures", "volume"):
+        (tmp_path / name).mkdir()
+    for kind in ("normal", "abnormal"):
+        (tmp_path / "pictures" / kind).mkdir()
+        Image.fromarray(np.zeros((8, 9), np.uint8)).save(tmp_path / "pictures" / kind / "a.png")
+    nifti(tmp_path / "volume" / "scan.nii.gz")
+    own = load("fundus", source="folder", data_dir=str(tmp_path / "pictures"), size=8)
+    assert own.modality == "fundus" and own.images.shape == (2, 1, 8, 8)
+    assert load("ct", source="folder", data_dir=str(tmp_path / "volume")).images.shape == (4, 1, 5, 6)
+    assert load("ct", source="folder", data_dir=str(tmp_path / "volume"), size=8).images.shape == (4, 1, 8, 8)
+    nifti(tmp_path / "volume" / "second.nii")
+    with pytest.raises(ValueError, match="'volume' holds 2 volumes, scan.nii.gz and others; expected one"):
+        load("ct", source="folder", data_dir=str(tmp_path / "volume"))
+
+
+def test_of_a_public_set_of_volumes_one_is_read_with_its_mask(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "labelsTr").mkdir()
+    for kind in ("images", "labels"):
+        nifti(tmp_path / f"{kind}Tr" / "spleen_1.nii.gz")
+    with pytest.raises(ValueError, match="msd_spleen holds one file a volume; expected file=…, its path in "):
+        load("msd_spleen", source="public", data_dir=str(tmp_path))
+    paths = dict(file="imagesTr/spleen_1.nii.gz", mask="labelsTr/spleen_1.nii.gz")
+    scan = load("msd_spleen", source="public", data_dir=str(tmp_path), **paths)
+    assert scan.modality == "CT" and np.array_equal(scan.masks, scan.images[:, 0])
+
+
+def test_the_catalogue_names_what_load_knows(monkeypatch, tmp_path):
+    entries = catalogue()
+    assert [(e.name, e.source) for e in entries] == [
+        (name, source) for source in SOURCES[:3] for name in sources.names(source)
+    ]
+    assert {e.name for e in entries if e.source == "public"} == set(read_public())
+    for entry in entries:
+        assert entry.modality and entry.licence
+        assert entry.here or entry.how.startswith("python -m data_scripts.fetch ")
+    assert all(e.here for e in entries if e.source != "public")
+    monkeypatch.setenv("SMALL_SAMPLE_DATA", str(tmp_path))
+    assert not any(e.here for e in catalogue(sources=("sample",)) if e.name in ("ct", "mr", "xray"))
