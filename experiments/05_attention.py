@@ -1,8 +1,8 @@
 """The recorded tables of chapter 05: a row is a function(run, *, data, data_dir) of this module.
 
-Each returns its metrics {name: number or list of numbers}, the images that it saw, and a network whose weights are
-worth keeping, or None. A draw (the seed of the run) is the labelled images, the initial weights and the order of the
-batches, the same for all networks of a run.
+Each returns what `Run.save` takes: metrics {name: number or list of numbers}, the images that it saw, and a network
+whose weights are worth keeping, or None. A draw (the seed of the run) is the labelled images, the initial weights and
+the order of the batches, the same for all networks of a run.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from helpers.attention import CBAM, AttentionGate, gate_skips
-from helpers.backbones import build
-from helpers.data import ImageSet, load, split
-from helpers.explain import capture, grad_cam, resize_map
-from helpers.mil import MIL, mil, take
-from helpers.models import densenet, init_weights
+from helpers.data import ImageSet, ImageSets, load, split
+from helpers.explain.maps import capture, grad_cam, resize_map
+from helpers.explain.trust import average_precision, control_map, pointing_game, randomise_cascade, rank_correlation
+from helpers.nets.attention import CBAM, AttentionGate, gate_skips
+from helpers.nets.backbones import build
+from helpers.nets.densenet import densenet
+from helpers.nets.init import init_weights
+from helpers.nets.mil import MIL, mil, take
+from helpers.nets.segmenters import UNet, unet
+from helpers.nets.vit import vit
 from helpers.overlap import volume_dice
-from helpers.segmenters import UNet, unet
 from helpers.train import Fit, binary_loss, fit, predict
 from helpers.transfer import draw_support, histogram_features, linear_probe
-from helpers.trust import average_precision, control_map, pointing_game, randomise_cascade, rank_correlation
-from helpers.vit import vit
 
 WINDOW = np.s_[..., 21:69, 13:69]  # of a CT slice of 96 × 96 pixels: it holds the livers of all patients
 TRIES = tuple(itertools.product((3e-3, 1e-2), (1.0, 10.0)))  # for each network: learning rate, weight of the structure
 CHOSEN = {}  # of these, by the validation patients of the row `settings`: {(data, network): (rate, weight)}
+ROWS = ("settings", "slices_10", "slices_30", "slices_100", "bags", "hunger")
 FILMS = (50, 200, 800, 2000)  # labelled images
 
 
@@ -168,17 +170,17 @@ def pixel_auc(task: Slices, net: nn.Module) -> float:
     return float(roc_auc_score(task.inside[rows].ravel(), passed.ravel()))
 
 
-def settings(run, *, data: str, data_dir: str) -> tuple[dict, list, None]:
+def settings(run, *, data: str, data_dir: str) -> dict:
     """Validation Dice with 30 slices, two draws of their own, for each network and each try."""
     torch.set_num_threads(1)
     task, steps, metrics = slices(run, data=data, data_dir=data_dir), run.pick(smoke=3, teach=150, full=150), {}
     for name, (rate, weight) in itertools.product(BLOCKS, TRIES):
         fits = [trained(task, name, 30, draw, steps=steps, rate=rate, weight=weight)[1] for draw in (100, 101)]
         metrics[f"{name}: rate {rate:g}, weight {weight:g}"] = [one.val_score[-1] for one in fits]
-    return metrics, [task.images], None
+    return _result(metrics, [task.images])
 
 
-def compare(run, n: int, *, data: str, data_dir: str) -> tuple[dict, list, nn.Module | None]:
+def compare(run, n: int, *, data: str, data_dir: str) -> dict:
     """Test Dice, false alarms and cost of the networks after n slices; the gate's weights, in half precision."""
     torch.set_num_threads(1)
     task, steps, metrics = slices(run, data=data, data_dir=data_dir), run.pick(smoke=3, teach=150, full=150), {}
@@ -198,20 +200,20 @@ def compare(run, n: int, *, data: str, data_dir: str) -> tuple[dict, list, nn.Mo
             metrics["kept gate: Dice"] = dice(task, found(task, kept, "test"), "test")
         net.load_state_dict(history.best_state)
         metrics[f"{name}: best Dice"] = dice(task, found(task, net, "test"), "test")
-    return metrics, [task.images], kept.half() if data == "phantom" else None
+    return _result(metrics, [task.images], kept.half() if data == "phantom" else None)
 
 
-def slices_10(run, *, data: str, data_dir: str) -> tuple:
+def slices_10(run, *, data: str, data_dir: str) -> dict:
     """`compare` with 10 labelled slices."""
     return compare(run, 10, data=data, data_dir=data_dir)
 
 
-def slices_30(run, *, data: str, data_dir: str) -> tuple:
+def slices_30(run, *, data: str, data_dir: str) -> dict:
     """`compare` with 30 labelled slices."""
     return compare(run, 30, data=data, data_dir=data_dir)
 
 
-def slices_100(run, *, data: str, data_dir: str) -> tuple:
+def slices_100(run, *, data: str, data_dir: str) -> dict:
     """`compare` with 100 labelled slices."""
     return compare(run, 100, data=data, data_dir=data_dir)
 
@@ -308,7 +310,7 @@ def slide_auc(task: Slides, model: MIL) -> float:
         return roc_auc_score(task.label[task.test], model(known, of_bag)[:, 0])
 
 
-def bags(run, *, data: str, data_dir: str) -> tuple[dict, list, None]:
+def bags(run, *, data: str, data_dir: str) -> dict:
     """Four ways to weigh the tiles of a slide, over slides to train with; and scores of tiles."""
     torch.set_num_threads(1)  # layers are so small that a second thread is only in the way
     task, counts, metrics = slides(run, data=data), run.pick(smoke=[4], teach=[20], full=[10, 20, 40]), {}
@@ -327,7 +329,7 @@ def bags(run, *, data: str, data_dir: str) -> tuple[dict, list, None]:
     metrics["dark tile: AUC of tiles"] = tile_auc(task, -task.images.mean((1, 2, 3)).numpy()[task.rows])
     weights = mil(task.phi.shape[1], seed=100 + run.seed).explain(task.phi, task.slide)[0]
     metrics["untrained attention: AUC of tiles"] = tile_auc(task, weights)
-    return metrics, task.sets, None
+    return _result(metrics, task.sets)
 
 
 # --- hunger: a vision transformer against a convolutional network over the number of images ---
@@ -436,7 +438,7 @@ def cascade(net: nn.Module, map_of: Callable, images: torch.Tensor) -> list[tupl
     return steps
 
 
-def hunger(run, *, data: str, data_dir: str) -> tuple[dict, list, nn.Module | None]:
+def hunger(run, *, data: str, data_dir: str) -> dict:
     """AUC over the number of images for a histogram, a small DenseNet and a small ViT; on phantoms, what maps find."""
     torch.set_num_threads(1)
     task, sizes, metrics, nets = (
@@ -455,11 +457,15 @@ def hunger(run, *, data: str, data_dir: str) -> tuple[dict, list, nn.Module | No
             metrics[f"{name}: AUC"].append(film_auc(task, nets[name]))
         metrics[f"{name}: seconds"] = time.perf_counter() - start
     if data != "phantom":
-        return metrics, task.sets, None
+        return _result(metrics, task.sets)
     kept = {name: nets[name] for name in ("vit", "cnn + cbam")}
     metrics |= localised(task, kept) | {f"{name}: last AUC": metrics[f"{name}: AUC"][-1] for name in kept}
     lesion = task.sets[0].masks == 1
     shown = task.test[lesion[task.test].any((1, 2))][:20]
     for name, net, map_of in (("ViT rollout", "vit", rollout_map), ("CBAM", "cnn + cbam", cbam_map)):
         metrics[f"{name}: rank correlation"] = [v for _, v in cascade(kept[net].eval(), map_of, task.z[shown])]
-    return metrics, task.sets, nn.ModuleDict(kept)
+    return _result(metrics, task.sets, nn.ModuleDict(kept))
+
+
+def _result(metrics: dict, sets: list[ImageSet], model: nn.Module | None = None) -> dict:
+    return {"metrics": metrics, "data": ImageSets(sets), "model": model}
