@@ -35,7 +35,18 @@ from helpers.transfer import draw_support, histogram_features, linear_probe
 
 WINDOW = np.s_[..., 21:69, 13:69]  # of a CT slice of 96 × 96 pixels: it holds the livers of all patients
 TRIES = tuple(itertools.product((3e-3, 1e-2), (1.0, 10.0)))  # for each network: learning rate, weight of the structure
-CHOSEN = {}  # of these, by the validation patients of the row `settings`: {(data, network): (rate, weight)}
+CHOSEN = {  # of these, by the validation patients of the row `settings`: {(data, network): (rate, weight)}
+    ("phantom", "plain"): (0.01, 10.0),
+    ("phantom", "gate"): (0.01, 1.0),
+    ("phantom", "sum"): (0.01, 10.0),
+    ("phantom", "other"): (0.01, 1.0),
+    ("phantom", "constant"): (0.01, 10.0),
+    ("public", "plain"): (0.01, 1.0),
+    ("public", "gate"): (0.01, 10.0),
+    ("public", "sum"): (0.01, 10.0),
+    ("public", "other"): (0.01, 10.0),
+    ("public", "constant"): (0.01, 10.0),
+}
 ROWS = ("settings", "slices_10", "slices_30", "slices_100", "bags", "hunger")
 FILMS = (50, 200, 800, 2000)  # labelled images
 
