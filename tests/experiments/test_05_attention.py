@@ -33,8 +33,8 @@ def test_the_controls_have_as_many_parameters_and_the_same_first_weights():
     assert parameters("plain") < parameters("constant") < parameters("gate")
     states = [table.network(name, 3).state_dict() for name in GATED]
     assert all(torch.equal(states[0][key], other[key]) for other in states for key in other)
-    plain = table.network("plain", 3)
-    assert all(torch.equal(a, b) for a, b in zip(plain.down.parameters(), table.network("gate", 3).down.parameters()))
+    plain, gate = (table.network(name, 3).down.state_dict() for name in ("plain", "gate"))
+    assert all(torch.equal(plain[key], gate[key]) for key in plain)
 
 
 @pytest.mark.parametrize("count", [2, 7, 8])
@@ -57,7 +57,7 @@ def test_numbers_of_another_need_another():
 
 def test_a_constant_has_no_content_and_is_learned():
     block, skip = table.Constant(4), drawn((3, 4, 5, 5))
-    assert torch.allclose(block(skip), skip / 2)  # σ(0), whatever the image
+    assert torch.allclose(block(skip), skip * block.layer.bias.sigmoid())  # whatever the image
     block(skip).sum().backward()
     assert block.layer.bias.grad.abs() > 0 and not block.layer.weight.grad.any()
 
@@ -113,7 +113,9 @@ def test_settings_are_those_that_won_on_validation_patients():
     for one in records("05_attention_settings"):
         assert one["record"], "the settings of chapter 05 are not recorded"
         for name in table.BLOCKS:
-            scores = {pair: one["record"]["metrics"][f"{name}: rate {pair[0]:g}, weight {pair[1]:g}"] for pair in table.TRIES}
+            scores = {
+                pair: one["record"]["metrics"][f"{name}: rate {pair[0]:g}, weight {pair[1]:g}"] for pair in table.TRIES
+            }
             assert table.CHOSEN[one["params"]["data"], name] == max(scores, key=lambda pair: np.mean(scores[pair]))
 
 

@@ -1,4 +1,4 @@
-"""Chapter 05: what the lesson writes out equals what the helpers and the experiments compute; exercises can be solved."""
+"""Chapter 05: what the lesson writes out equals what the helpers and experiments compute; exercises can be solved."""
 
 from importlib import import_module
 
