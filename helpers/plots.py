@@ -93,11 +93,13 @@ def draw_flow(
     for text, (x, y) in boxes.items():
         colour = COLOURS["method" if text in taught else "control"]
         frame = dict(boxstyle="round,pad=0.35", facecolor="white", edgecolor=colour, linewidth=2)
-        drawn[text] = ax.text(x, y, text, ha="center", va="center", fontsize=11, bbox=frame, zorder=2)
+        drawn[text] = ax.text(x, y, text, ha="center", va="center", fontsize=11, bbox=frame)
     for start, end in arrows:
         ends = dict(patchA=drawn[start].get_bbox_patch(), patchB=drawn[end].get_bbox_patch(), shrinkA=1, shrinkB=1)
         style = dict(arrowstyle="-|>", color=COLOURS["control"], linewidth=1.6, **ends)
-        ax.annotate("", boxes[end], boxes[start], arrowprops=style, zorder=1)
+        ax.annotate(
+            "", boxes[end], boxes[start], arrowprops=style, zorder=4
+        )  # after the boxes, whose size is then known
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.axis("off")
 
