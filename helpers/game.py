@@ -1,15 +1,52 @@
-"""Play the expert: label, with buttons, the images that a strategy asks for, and see the learning curve."""
+"""Games: bet on an outcome before it is known; label, with buttons, the images that a strategy asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import ipywidgets
 import numpy as np
+from IPython.display import display
 
 from helpers.frontend import is_live
 from helpers.labels.active import Answer, ask
 from helpers.plots import COLOURS, draw_image, panels, show
+
+
+@dataclass
+class Bet:
+    """What a reader thinks before the answer is known; `answer` is None as long as nobody chose."""
+
+    choices: tuple[str, ...]
+    answer: str | None = None
+
+    def settle(self, right: str) -> None:
+        """Print what happened and what the bet was. Raises ValueError for an outcome that could not be chosen."""
+        if right not in self.choices:
+            raise ValueError(f"the outcome is {right!r}; expected one of {', '.join(self.choices)}")
+        verdict = (
+            ""
+            if self.answer is None
+            else f" You bet: {self.answer}. " + ("Right." if self.answer == right else "Not so.")
+        )
+        print(f"The bet: {right}.{verdict}")
+
+
+def bet(question: str, choices: Sequence[str]) -> Bet:
+    """Print a question with its choices, as buttons where a person watches, and return the bet, to be settled later.
+
+    Raises ValueError for fewer than two choices, or two of one name.
+    """
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise ValueError(f"choices are {list(choices)}; expected two or more, all different")
+    made = Bet(tuple(choices))
+    print(question, *(f"  {letter}. {choice}" for letter, choice in zip("abcdefgh", choices, strict=False)), sep="\n")
+    if is_live():
+        buttons = ipywidgets.ToggleButtons(options=list(choices), value=None, style={"button_width": "auto"})
+        buttons.observe(lambda change: setattr(made, "answer", change["new"]), names="value")
+        display(buttons)
+    return made
 
 
 class Game:

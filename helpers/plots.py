@@ -85,6 +85,25 @@ def draw_cloud(
         ax.plot(place, live, "D", ms=9, mfc="white", mec="black", mew=1.8, zorder=3)
 
 
+def draw_flow(
+    ax: Axes, boxes: dict[str, tuple[float, float]], arrows: Sequence[tuple[str, str]], *, taught: Sequence[str] = ()
+) -> None:
+    """A drawing of a computation: boxes {text: (x, y)} in 0…1 and arrows from box to box; orange is what is taught."""
+    drawn = {}
+    for text, (x, y) in boxes.items():
+        colour = COLOURS["method" if text in taught else "control"]
+        frame = dict(boxstyle="round,pad=0.35", facecolor="white", edgecolor=colour, linewidth=2)
+        drawn[text] = ax.text(x, y, text, ha="center", va="center", fontsize=11, bbox=frame)
+    for start, end in arrows:
+        ends = dict(patchA=drawn[start].get_bbox_patch(), patchB=drawn[end].get_bbox_patch(), shrinkA=1, shrinkB=1)
+        style = dict(arrowstyle="-|>", color=COLOURS["control"], linewidth=1.6, **ends)
+        ax.annotate(
+            "", boxes[end], boxes[start], arrowprops=style, zorder=4
+        )  # after the boxes, whose size is then known
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.axis("off")
+
+
 def explore(draw: Callable[..., None], *, alt: str, photograph: bool = True, **choices: list) -> None:
     """Show draw(ax, name=value, …) over one or two lists of choices as small multiples; as sliders, too, where live.
 

@@ -62,3 +62,27 @@ def test_buttons_answer_and_end_with_the_game(monkeypatch):
 def test_nobody_plays_in_a_batch(monkeypatch):
     monkeypatch.setattr(game, "is_live", lambda: False)
     assert play(new_game(), np.zeros((6, 8, 8)), ["no", "yes"]) is None
+
+
+def test_a_bet_that_nobody_made_is_settled_by_what_happened(capsys):
+    made = game.bet("Which wins?", ("the gate", "the control"))
+    made.settle("the control")
+    assert capsys.readouterr().out == "Which wins?\n  a. the gate\n  b. the control\nThe bet: the control.\n"
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [("the gate", "Not so."), ("the control", "Right.")])
+def test_a_click_is_a_bet(answer, verdict, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(game, "is_live", lambda: True)
+    monkeypatch.setattr(game, "display", shown.append)
+    made = game.bet("Which wins?", ("the gate", "the control"))
+    shown[0].value = answer
+    made.settle("the control")
+    assert capsys.readouterr().out.endswith(f"The bet: the control. You bet: {answer}. {verdict}\n")
+
+
+def test_wrong_bets():
+    with pytest.raises(ValueError, match=r"choices are \['a'\]; expected two or more, all different"):
+        game.bet("Which?", ("a",))
+    with pytest.raises(ValueError, match="the outcome is 'c'; expected one of a, b"):
+        game.bet("Which?", ("a", "b")).settle("c")

@@ -235,3 +235,17 @@ def test_progress_gives_the_same_items_and_a_bar_only_where_live(monkeypatch, ca
     monkeypatch.setattr(frontend, "is_live", lambda: live)
     assert list(frontend.progress([3, 1, 2], description="epochs")) == [3, 1, 2]
     assert ("epochs" in capsys.readouterr().err) is live
+
+
+def test_a_drawing_has_its_boxes_an_arrow_for_each_pair_and_orange_for_what_is_taught():
+    figure, axes = plots.panels(1, 1)
+    boxes = {"x": (0.1, 0.5), "σ": (0.5, 0.5), "×": (0.9, 0.5)}
+    plots.draw_flow(axes[0, 0], boxes, [("x", "σ"), ("σ", "×")], taught=("×",))
+    texts = {text.get_text(): text for text in axes[0, 0].texts if text.get_text()}
+    arrows = [text for text in axes[0, 0].texts if not text.get_text()]
+    assert {name: text.get_position() for name, text in texts.items()} == boxes
+    assert [(arrow.xyann, arrow.xy) for arrow in arrows] == [((0.1, 0.5), (0.5, 0.5)), ((0.5, 0.5), (0.9, 0.5))]
+    edges = {
+        name: matplotlib.colors.to_hex(text.get_bbox_patch().get_edgecolor()).upper() for name, text in texts.items()
+    }
+    assert edges == dict.fromkeys(("x", "σ"), plots.COLOURS["control"]) | {"×": plots.COLOURS["method"]}

@@ -20,6 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from helpers.runs import repo_root
 from helpers.runs.code import SHOWS
 
+FOLDED = "hide-input"  # the tag of a folded cell in a lesson of the second edition; JupyterLab has source_hidden
 NOTEBOOKS = sorted((repo_root() / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|home|root|tmp|Users|content|private|var/folders)/|[A-Z]:\\+Users", re.I)
 
@@ -162,6 +163,8 @@ def exercises_have_solutions(notebook):
 
 def what_only_shows_decides_nothing(notebook):
     """Cells that do not count as the code of a record must not give a name to what a counting cell uses."""
+    if tagged(notebook, FOLDED):  # the records of a lesson are made by its experiments
+        return
     counting, showing = [], set()
     for cell in code_cells(notebook):
         if "setup" in cell.metadata.get("tags", []):  # it always runs, and only finds the repository
@@ -194,9 +197,24 @@ def saves_last(notebook):
 
 
 def code_cells_are_short(notebook):
-    lengths = [lines(cell) for cell in code_cells(notebook)]
-    if statistics.median(lengths) > 8 or max(lengths) > 25:
+    lengths, budget = [lines(cell) for cell in code_cells(notebook)], tagged(notebook, FOLDED)
+    if max(lengths) > 25 or (statistics.median(lengths) > 8 and not budget):  # a lesson has a budget instead
         yield f"median {statistics.median(lengths)} and maximum {max(lengths)} lines, expected at most 8 and 25"
+
+
+def a_lesson_keeps_its_budget(notebook):
+    """A lesson folds what only shows: at most 40 code cells, 320 lines that a reader sees, 15 functions."""
+    if not tagged(notebook, FOLDED):
+        return
+    cells = code_cells(notebook)
+    seen = sum(lines(cell) for cell in cells if FOLDED not in cell.metadata.get("tags", []))
+    functions = sum(len(re.findall(r"^def ", cell.source, re.M)) for cell in cells)
+    if len(cells) > 40 or seen > 320 or functions > 15:
+        yield f"{len(cells)} code cells, {seen} lines to see, {functions} functions; expected at most 40, 320, 15"
+    for cell in cells:
+        tags, folded = set(cell.metadata.get("tags", [])), bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+        if folded != (FOLDED in tags) or (SHOWS & tags - {"exercise"} and not folded):
+            yield f"cell {cell.id} is folded on the site or in JupyterLab alone, or only shows and is not folded"
 
 
 def pictures_have_alternative_text(notebook):
@@ -268,6 +286,7 @@ RULES = [
     what_only_shows_decides_nothing,
     saves_last,
     code_cells_are_short,
+    a_lesson_keeps_its_budget,
     pictures_have_alternative_text,
     small_file,
     executed_in_order,
@@ -358,6 +377,14 @@ def tag(place: int, *tags):
     return at(place, metadata={"tags": list(tags)})
 
 
+def fold(notebook):
+    """Make a lesson of the good notebook: what only shows is folded."""
+    for cell in code_cells(notebook):
+        if SHOWS & set(cell.metadata.tags) - {"exercise"}:
+            cell.metadata.tags.append(FOLDED)
+            cell.metadata["jupyter"] = {"source_hidden": True}
+
+
 PICTURE = {"output_type": "display_data", "data": {"image/png": "x"}, "metadata": {}}
 BREAKS = [
     (title_and_badges, replace("# 05 ·", "05 ·")),
@@ -407,6 +434,21 @@ BREAKS = [
     (saves_last, lambda notebook: notebook.cells.append(new_code_cell("x"))),
     (code_cells_are_short, replace("show(figure, i)", "x\n" * 26)),
     (code_cells_are_short, lambda notebook: [c.update(source="x\n" * 9) for c in code_cells(notebook)]),
+    (a_lesson_keeps_its_budget, tag(9, "display", FOLDED)),
+    (
+        a_lesson_keeps_its_budget,
+        lambda notebook: [fold(notebook), notebook.cells.extend(new_code_cell("x") for _ in range(30))],
+    ),
+    (a_lesson_keeps_its_budget, lambda notebook: [fold(notebook), notebook.cells[4].update(source="x\n" * 321)]),
+    (
+        a_lesson_keeps_its_budget,
+        lambda notebook: [fold(notebook), notebook.cells[4].update(source="def f():\n    x\n" * 16)],
+    ),
+    (a_lesson_keeps_its_budget, lambda notebook: [fold(notebook), notebook.cells[9].metadata.pop("jupyter")]),
+    (
+        a_lesson_keeps_its_budget,
+        lambda notebook: [fold(notebook), notebook.cells[9].metadata.update(tags=["display"], jupyter={})],
+    ),
     (pictures_have_alternative_text, at(9, outputs=[PICTURE])),
     (pictures_have_alternative_text, at(9, outputs=[PICTURE | {"metadata": {"image/png": {"alt": " "}}}])),
     (pictures_have_alternative_text, at(9, outputs=[PICTURE | {"data": {"image/jpeg": "x"}}])),
@@ -439,6 +481,12 @@ def test_broken_notebook_is_found(rule, change):
     notebook = copy.deepcopy(good())
     change(notebook)
     assert list(rule(notebook))
+
+
+def test_a_good_lesson_keeps_its_budget():
+    lesson = good()
+    fold(lesson)
+    assert list(a_lesson_keeps_its_budget(lesson)) == []
 
 
 def test_every_rule_has_been_seen_to_fail():
