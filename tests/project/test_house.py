@@ -23,7 +23,7 @@ MACHINERY = {"runs"}
 SAME_MEANING = {"chest_views", "ct", "fundus", "histology", "letterbox", "main", "mr", "ultrasound"}
 SAME_MEANING |= {"entropy"}  # a loss, and the strategy that is named after it
 LONGEST = 300  # lines of a module
-BUDGET = 4530  # lines of `helpers` without `data` and the machinery
+BUDGET = 4600  # lines of `helpers` without `data` and the machinery
 
 
 def modules(root: Path) -> dict[str, ast.Module]:
