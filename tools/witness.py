@@ -6,6 +6,7 @@ optimizer, the arrays and numbers that each public function of `helpers` and `ex
 notes. Cells with one of the TAGS only show something and are left out.
 """
 
+import argparse
 import functools
 import hashlib
 import importlib.abc
@@ -93,11 +94,17 @@ def note_weights(optimizer, *_) -> None:
     weights.append(digest([group["params"] for group in optimizer.param_groups]))
 
 
-def main(out: str, table: str, parameters: str, *shows: str) -> None:
+def main() -> None:
     """Run the cells of `experiments/run.ipynb`, or of the notebook of that name, but for those that only show."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("out", "table", "parameters"):
+        parser.add_argument(name)
+    parser.add_argument("tags", nargs="*")
+    options = parser.parse_args()
+    out, table = options.out, options.table
     parted = Path("experiments", f"{table}.py").exists()
     notebook = Path("experiments/run.ipynb" if parted else f"notebooks/{table}.ipynb").resolve()
-    params = json.loads(parameters) | ({"table": table} if parted else {})
+    params = json.loads(options.parameters) | ({"table": table} if parted else {})
     register_optimizer_step_post_hook(note_weights)
     sys.meta_path.insert(0, Watch())
     os.environ["RUN_DIR"] = folder = str(Path(out).with_suffix(""))
@@ -105,7 +112,7 @@ def main(out: str, table: str, parameters: str, *shows: str) -> None:
     main_module = sys.modules["__main__"] = types.ModuleType("__main__")
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         tags = set(cell["metadata"].get("tags", []))
-        if cell["cell_type"] == "code" and tags.isdisjoint(shows):
+        if cell["cell_type"] == "code" and tags.isdisjoint(options.tags):
             lines = "".join(cell["source"]).splitlines()
             source = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
             exec(compile(source, cell["id"], "exec"), vars(main_module))
@@ -118,4 +125,4 @@ def main(out: str, table: str, parameters: str, *shows: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from helpers.runs.code import code_hash, repo_root
+from helpers.runs.code import code_hash, repo_root, root_of
 from helpers.runs.grid import RunError, check_parameters, default_parameters, read_grid
 from helpers.runs.notebook import run_notebook
 from helpers.runs.overview import write_tables
@@ -118,7 +118,7 @@ def plan(grid, out: Path, ledger=None) -> list[Entry]:
         folder = out / f"{re.sub(r'[^-.a-zA-Z0-9]', '_', record_name(params))}-{digest[:8]}"
         if folder in entries:
             raise RunError(f"{grid.path}: two runs are the same, {given} and {entries[folder].given}")
-        code = codes(grid.table, params.get("row", ""))
+        code = codes(grid.table, root_of(grid.table, params.get("row", "")))
         entry = entries[folder] = Entry(grid.notebook, given, params, code, folder, limits, environment)
         entry.look()
         record = recorded.get(record_name(params)) if ours and entry.state == "new" else None

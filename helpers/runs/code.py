@@ -40,9 +40,14 @@ def normal_form(table: str, row: str = "") -> list[str]:
 
     Of a notebook in `notebooks/`, the statements of its cells come first, in their order.
     """
-    if row and _module_file(f"experiments.{table}"):
+    if root_of(table, row):
         return sorted(_reached({PREPARES, (f"experiments.{table}", row)}))
     return _of_notebook(table)
+
+
+def root_of(table: str, row: str) -> str:
+    """The row where the table has experiments; else "": all rows of a notebook have the same code."""
+    return row if _module_file(f"experiments.{table}") else ""
 
 
 def _of_notebook(notebook: str) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from helpers.runs.code import code_hash, repo_root
+from helpers.runs.code import code_hash, repo_root, root_of
 from helpers.runs.grid import default_parameters, read_grid
 
 ADVICE = "Results vary between machines: see the README. If the code changed on purpose: `make refresh`."
@@ -113,7 +113,12 @@ def records_in(path) -> list[dict]:
     """Every record of a ledger, with its `name`, the ledger's `path` and `stale`: the code it ran has changed since."""
     path, now = Path(path), cache(code_hash)
     return [
-        record | {"name": name, "path": path, "stale": record["code"] != now(record["notebook"], record["row"])}
+        record
+        | {
+            "name": name,
+            "path": path,
+            "stale": record["code"] != now(record["notebook"], root_of(record["notebook"], record["row"])),
+        }
         for name, record in read_ledger(path)["runs"].items()
     ]
 

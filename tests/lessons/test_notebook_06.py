@@ -160,7 +160,7 @@ def test_what_the_chapter_says_of_recorded_curves():
 def test_what_five_draws_would_have_shown():
     pairs, _ = gains(recorded("shallow_methods"))
     least = [detectable_gain(*pair, comparisons=36) for (*_, n), pair in pairs.items() if n <= 21]
-    says(f"With 6 to 21 images only a gain of {min(least):.1f} or more, in some places of {max(least):.1f}")
+    says(f"With 6 to 21 images only a gain of {min(least):.2f} or more, in some places of {max(least):.2f}")
     says(
         f"and only a gain of {min(least):.1f} or more would have been",
         f"cannot be relied on to show a gain below {min(least):.1f}",

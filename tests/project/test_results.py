@@ -92,7 +92,7 @@ def test_what_chapter_01_says_of_its_recorded_table():
         said = "{:.2f}, {:.2f} and {:.2f}".format(*(m[name] for m in metrics))
         assert said_in_chapter_01(said), f"the text does not say that {name} is {said}"
     assert sum(m["ece_scaled"] < m["ece_raw"] for m in metrics) == 1
-    assert said_in_chapter_01("in the recorded trainings it did so once in three")
+    assert said_in_chapter_01("of the recorded ones it did so in one of three")
 
 
 def test_what_chapter_01_says_of_shuffled_labels():

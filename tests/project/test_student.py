@@ -33,9 +33,9 @@ def test_a_copy_lacks_the_solutions_and_nothing_else(copies, path):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_committed_exercises_are_open_and_their_solutions_are_right(path):
     book = nbformat.read(path, as_version=4)
-    for tag, said in (("exercise", "not yet\n"), ("solution", "correct\n")):
+    for tag, said in (("exercise", "not yet"), ("solution", "correct")):
         tagged = [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
-        assert [cell.outputs[0].text for cell in tagged] == [said] * len(tagged) and tagged
+        assert [cell.outputs[0].text.splitlines()[0] for cell in tagged] == [said] * len(tagged) and tagged
 
 
 @pytest.mark.parametrize(("said", "status"), [("not yet\n", 0), ("correct\n", 1), ("", 1)])

@@ -22,7 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-@pytest.mark.parametrize("tool", sorted((ROOT / "tools").glob("*.py")), ids=lambda tool: tool.stem)
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+COMMANDS = [tool for tool in TOOLS if "__main__" in tool.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("tool", COMMANDS, ids=lambda tool: tool.stem)
 def test_a_tool_is_a_command(tool):
     done = subprocess.run([sys.executable, tool, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(f"usage: {tool.name}"), done.stderr
