@@ -28,8 +28,9 @@ COMMANDS = [tool for tool in TOOLS if "__main__" in tool.read_text(encoding="utf
 
 @pytest.mark.parametrize("tool", COMMANDS, ids=lambda tool: tool.stem)
 def test_a_tool_is_a_command(tool):
-    done = subprocess.run([sys.executable, tool, "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith(f"usage: {tool.name}"), done.stderr
+    command = [sys.executable, "-m", f"tools.{tool.stem}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: ") and tool.stem in done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def train(run, *, data, data_dir):
 '''
 TINY = '''"""What the made-up table uses."""
 import numpy as np
-from helpers.crf import dense_crf
+from helpers.segment.crf import dense_crf
 
 BAR = 0.5
 
