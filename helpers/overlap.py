@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.spatial import KDTree
 from skimage.measure import label
 from skimage.morphology import skeletonize
@@ -108,6 +108,19 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, *, spacing: Sequence[float] 
         return np.inf if len(ours) or len(theirs) else np.nan
     directed = KDTree(theirs).query(ours)[0], KDTree(ours).query(theirs)[0]
     return float(max(np.percentile(distances, 95) for distances in directed))
+
+
+def assd(prediction: np.ndarray, truth: np.ndarray, *, spacing: Sequence[float] | None = None) -> float:
+    """Average symmetric surface distance: mean distance from each surface pixel of one to the surface of the other.
+
+    Boolean (H, W) or (D, H, W); surfaces, spacing, empty masks and errors are those of `hd95`.
+    Source: Heimann et al., IEEE TMI 2009, with the mean over the pixels of both surfaces.
+    """
+    if not np.isfinite(worst := hd95(prediction, truth, spacing=spacing)):
+        return worst  # one of them is empty, or both
+    surfaces = [mask & ~binary_erosion(mask) for mask in (prediction, truth)]
+    away = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
+    return float(np.concatenate([away[1][surfaces[0]], away[0][surfaces[1]]]).mean())
 
 
 def cl_dice(prediction: np.ndarray, truth: np.ndarray) -> float:

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from monai.metrics import DiceMetric, compute_hausdorff_distance
+from monai.metrics import DiceMetric, compute_average_surface_distance, compute_hausdorff_distance
 from skimage.measure import euler_number
 
 from helpers.overlap import (
+    assd,
     betti_error,
     betti_numbers,
     cl_dice,
@@ -100,11 +101,14 @@ def test_patient_means_refuse_what_does_not_fit(values, volumes, patients, messa
     ("shape", "spacing"),
     [((24, 31), None), ((24, 31), (1.5, 0.7)), ((9, 14, 11), None), ((9, 14, 11), (8.0, 1.4, 0.5))],
 )
-def test_hd95_equals_monai(shape, spacing, seed):
+def test_surface_distances_equal_monai(shape, spacing, seed):
     first, second = blobs(shape, seed)
     expected = compute_hausdorff_distance(*map(as_batch, (first, second)), percentile=95, spacing=spacing).item()
     assert hd95(first, second, spacing=spacing) == pytest.approx(expected, rel=1e-6)
     assert hd95(first, second, spacing=spacing) == hd95(second, first, spacing=spacing)
+
+    expected = compute_average_surface_distance(*map(as_batch, (first, second)), symmetric=True, spacing=spacing).item()
+    assert assd(first, second, spacing=spacing) == pytest.approx(expected, rel=1e-6)
 
 
 def test_hd95_by_hand():
@@ -113,6 +117,7 @@ def test_hd95_by_hand():
     assert hd95(a, a) == 0
     assert hd95(a, b) == 4
     assert hd95(a, b, spacing=(1, 2.5)) == 10
+    assert assd(a, a) == 0
     solid, point = pair((41, 41))
     solid[:, :] = point[20, 20] = True
     assert hd95(solid, point) == pytest.approx(np.percentile(border_distances(41), 95))  # the inside does not count
@@ -131,14 +136,21 @@ def test_hd95_ignores_a_twentieth_of_the_surface():
     assert hd95(a, b) == 0
 
 
-def test_hd95_of_empty_and_one_pixel_masks():
+@pytest.mark.parametrize("distance", [hd95, assd])
+def test_distances_of_empty_and_one_pixel_masks(distance):
     a, b = pair()
-    assert np.isnan(hd95(a, b))
+    assert np.isnan(distance(a, b))
     b[1, 1] = True
-    assert hd95(a, b) == hd95(b, a) == np.inf
+    assert distance(a, b) == distance(b, a) == np.inf
     a[1, 3] = True
-    assert hd95(a, b) == 2
-    assert hd95(a, b, spacing=(9, 0.5)) == 1
+    assert distance(a, b) == 2
+    assert distance(a, b, spacing=(9, 0.5)) == 1
+
+
+def test_assd_by_hand():
+    a, b = pair((5, 9))
+    a[2, :4] = b[2, 0] = True
+    assert assd(a, b) == assd(b, a) == (0 + 1 + 2 + 3 + 0) / 5  # four pixels of a line, and the one of b
 
 
 def ring() -> np.ndarray:
@@ -204,7 +216,7 @@ def test_betti_numbers_refuse_counts():
         betti_numbers(np.ones(2, bool))
 
 
-@pytest.mark.parametrize("score", [dice, slice_dice, hd95, cl_dice, betti_error])
+@pytest.mark.parametrize("score", [dice, slice_dice, hd95, assd, cl_dice, betti_error])
 def test_scores_refuse_shapes_and_types(score):
     a = np.zeros((2, 3, 4), bool)
     with pytest.raises(ValueError, match=r"prediction has shape \(2, 3, 4\), truth \(2, 3\); expected one shape"):
