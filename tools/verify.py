@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from helpers.runs.code import SHOWS, code_hash
+from helpers.runs.code import SHOWS, code_hash, root_of
 from helpers.runs.record import read_ledger, repo_root, write_ledger
 
 ROOT = repo_root()
@@ -48,8 +48,12 @@ def main() -> int:
 
 def check(path: Path, *, full: bool) -> bool:
     """Verify a table, write its ledger, print how it stands; whether all its records are fresh or verified."""
-    ledger, now, verified = read_ledger(path), cache(code_hash), []
-    stale = [r for r in ledger["runs"].values() if r["code"] != now(r["notebook"], r["row"])]
+    ledger, hashed, verified = read_ledger(path), cache(code_hash), []
+
+    def now(record: dict) -> str:
+        return hashed(record["notebook"], root_of(record["notebook"], record["row"]))
+
+    stale = [r for r in ledger["runs"].values() if r["code"] != now(r)]
     groups = {}
     for record in stale:  # a run a row and kind of data, with the first of its seeds
         params = {name: value for name, value in record["params"].items() if name not in ("seed", "profile")}
@@ -65,7 +69,7 @@ def check(path: Path, *, full: bool) -> bool:
         bar.write(f"{path.stem}  {name}: {problem or f'as at {base[:7]}'} ({spent})")
         if not problem:
             for record in members:
-                record["code"] = now(record["notebook"], record["row"])
+                record["code"] = now(record)
                 ledger["code"][record["code"]] = {"commit": git("rev-parse", "HEAD"), "verified": base}
             verified += [(base, record["params"]) for record in members]
     if full and verified:
