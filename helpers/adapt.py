@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from helpers.nets.init import init_weights
+from helpers.check import at_least_one, wide
+from helpers.nets.init import fresh
 
 # A discriminator that sorts at least this share of the patches right, in both domains, has nothing left to teach.
 ALWAYS_RIGHT = 0.99
@@ -37,7 +38,7 @@ def batchnorm_statistics_of(model: nn.Module, images: Tensor, *, batch_size: int
     return _set_statistics(copy.deepcopy(model), images, batch_size)
 
 
-def entropy(logits: Tensor) -> Tensor:
+def mean_entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of the softmax in nats, mean over images and pixels; logits (N, C, …).
 
     Raises ValueError for no image. Source: Wang et al. 2021, Tent, arXiv 2006.10726, Sec. 3.1.
@@ -57,7 +58,7 @@ def tent(
     Raises ValueError for a model without such scales and shifts, for no image, and for passes or batch_size < 1.
     Source: Wang et al. 2021, Tent, arXiv 2006.10726.
     """
-    _check_at_least_one(passes=passes, batch_size=batch_size, images=len(images))
+    at_least_one(passes=passes, batch_size=batch_size, images=len(images))
     adapted, rng = copy.deepcopy(model).eval().requires_grad_(False), np.random.default_rng(seed)
     layers = [layer for layer in _batch_norms(adapted) if layer.affine]
     if not layers:
@@ -69,7 +70,7 @@ def tent(
     for _ in range(passes):
         order = torch.from_numpy(rng.permutation(len(images)))
         for rows in order.tensor_split(-(-len(images) // batch_size)):
-            value = entropy(adapted(images[rows].to(device)))
+            value = mean_entropy(adapted(images[rows].to(device)))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -96,7 +97,7 @@ def fourier_style(images: Tensor, styles: Tensor, *, share: float = 0.05) -> Ten
         low, high = values.min().item(), values.max().item()
         if not (low >= 0 and high <= 1):
             raise ValueError(f"{name} reach from {low:g} to {high:g}; expected values from 0 to 1")
-    images, styles = _wide(images), _wide(styles)
+    images, styles = wide(images), wide(styles)
     height, width = images.shape[2:]
     reach = int(share * min(height, width) + 1e-9)  # 0.29 × 100 is 28.999…
     rows, columns = (torch.arange(n, device=images.device) for n in (height, width // 2 + 1))
@@ -146,14 +147,16 @@ def discriminator(*, classes: int, width: int = 16, seed: int = 0) -> Discrimina
     Source: Tsai et al. 2018, AdaptSegNet, arXiv 1802.10349, Sec. 4.1, with a layer less and fewer channels; output
     maps of fundus images: Wang et al. 2019, pOSAL, arXiv 1902.07519.
     """
-    _check_at_least_one(width=width)
+    at_least_one(width=width)
     if classes < 2:
         raise ValueError(f"classes is {classes}; expected at least 2")
-    with torch.device("meta"):  # torch's random state is left alone
+
+    def build() -> Discriminator:
         pairs = zip((classes, width, 2 * width), (width, 2 * width, 4 * width), strict=True)
         hidden = [layer for pair in pairs for layer in (nn.Conv2d(*pair, 4, 2, 1), nn.LeakyReLU(0.2))]
-        network = Discriminator(*hidden, nn.Conv2d(4 * width, 1, 4, 2, 1))
-    network = init_weights(network.to_empty(device="cpu"), np.random.default_rng(seed))
+        return Discriminator(*hidden, nn.Conv2d(4 * width, 1, 4, 2, 1))
+
+    network = fresh(build, seed)
     network.config = {"classes": classes, "width": width, "seed": seed}
     return network
 
@@ -204,7 +207,7 @@ class Adversary:
 
     def verdict(self, *, last: int = 50) -> str:
         """What the discriminator did in the last calls, in one sentence; ValueError if there was none, or last < 1."""
-        _check_at_least_one(last=last, calls=len(self.history))
+        at_least_one(last=last, calls=len(self.history))
         source, target = np.mean(self.history[-last:], axis=0)
         if min(source, target) >= ALWAYS_RIGHT:
             return "the discriminator is always right: its gradient teaches the segmenter next to nothing"
@@ -233,7 +236,7 @@ def share_of_gap(
 
 def _set_statistics(model: nn.Module, images: Tensor, batch_size: int) -> nn.Module:
     """`batchnorm_statistics_of`, in place."""
-    _check_at_least_one(batch_size=batch_size, images=len(images))
+    at_least_one(batch_size=batch_size, images=len(images))
     layers, seen = _batch_norms(model.eval()), 0
     momenta = [layer.train().momentum for layer in layers]
     batches = -(-len(images) // batch_size)
@@ -256,15 +259,11 @@ def _batch_norms(model: nn.Module) -> list[nn.Module]:
     return norms
 
 
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
 def _two_or_more(logits: Tensor) -> Tensor:
     """The logits in fp32 or wider, those of one class as two."""
     if logits.ndim < 2 or not logits.numel():
         raise ValueError(f"logits have shape {tuple(logits.shape)}; expected (N, C, …), none of them 0")
-    logits = _wide(logits)
+    logits = wide(logits)
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
@@ -276,9 +275,3 @@ def _check_same(**pair: Tensor) -> None:
     (name, first), (other, second) = pair.items()
     if first.shape != second.shape:
         raise ValueError(f"{name} have shape {tuple(first.shape)}; expected that of {other}, {tuple(second.shape)}")
-
-
-def _check_at_least_one(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")

@@ -7,12 +7,14 @@ changes nothing. What torchvision has (flips, RandAugment, …) is taken from th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from skimage.color import rgb_from_hed
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 
 def warp(
@@ -168,6 +170,84 @@ def _draw(images: Tensor, rng: np.random.Generator) -> Tensor:
 def _normal(rng: np.random.Generator, images: Tensor, *shape: int) -> Tensor:
     """Normal numbers (N, *shape)."""
     return torch.from_numpy(rng.standard_normal((len(images), *shape), np.float32)).to(images)
+
+
+def mr_changes(images: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """All that may happen to MR slices: bent, with their label maps (N, H, W); coil, breath and contrast."""
+    images, labels = warp(images, rng, masks=labels, elastic=0.02)
+    return recolour(motion(bias_field(images, rng), rng), rng, strength=0.5), labels
+
+
+def augment(images: Tensor, rng: np.random.Generator, *, strength: float, flips: bool = False) -> Tensor:
+    """Another view of each image (N, C, H, W) in 0…1: crop, contrast, brightness, blur, noise, and a patch cut out.
+
+    strength 0…1 scales everything: 0 changes nothing, 0.2 gives weak views (at least 90 % of each side seen, brightness
+    ± 0.06), 1 strong ones (at least 50 %, ± 0.3). flips: see `random_crop`. NumPy draws, so that a run repeats.
+    Raises ValueError for another shape or strength. Sources: Chen et al., ICML 2020, Appendix A (crop, colour, blur);
+    DeVries and Taylor, arXiv 1708.04552 (cutout).
+    """
+    cropped = random_crop(images, rng, strength=strength, flips=flips)
+    x = _recoloured(cropped, rng, strength)
+    sigma = 0.02 * min(x.shape[2:])
+    x = x.lerp(gaussian_blur(x, 2 * int(2 * sigma) + 3, sigma), strength * _uniform(x, rng, 0, 1, 1, 1))
+    noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32)).to(x.device)
+    x = x + 0.05 * strength * _uniform(x, rng, 0, 1, 1, 1) * noise
+    patch = _patches(x, 0.4 * strength * _uniform(x, rng, 0), _uniform(x, rng, -1, 2))
+    return torch.where(patch, cropped.mean((1, 2, 3), keepdim=True), x).clamp(0, 1)
+
+
+def recolour(images: Tensor, rng: np.random.Generator, *, strength: float) -> Tensor:
+    """Each image (N, C, H, W) in 0…1 with another contrast (a factor of up to 2^±strength) and other colours, clipped.
+
+    Every pixel stays where it is: masks fit. Raises ValueError for another shape, and a strength outside 0…1.
+    """
+    _check_strength(images, strength)
+    return _recoloured(images, rng, strength).clamp(0, 1)
+
+
+def _recoloured(x: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = (x - mean) * 2 ** (strength * _uniform(x, rng, -1, 1, 1, 1)) + mean
+    return x + 0.3 * strength * _uniform(x, rng, -1, x.shape[1], 1, 1)  # channels differ: the colour changes, too
+
+
+def random_crop(images: Tensor, rng: np.random.Generator, *, strength: float, flips: bool = False) -> Tensor:
+    """A part of each image (N, C, H, W), 1 − strength / 2 to 1 of its sides, anywhere within it, in the old size.
+
+    Nothing is padded. flips: mirror half of the views, and turn half upside down; not where left and right differ, as
+    in the chest. Raises ValueError for another shape, and a strength outside 0…1.
+    """
+    _check_strength(images, strength)
+    side = 1 - 0.5 * strength * _uniform(images, rng, 0, 1)
+    theta = torch.zeros(len(images), 2, 3, device=images.device)
+    theta[:, [0, 1], [0, 1]] = side * _uniform(images, rng, -1, 2).sign() if flips else side
+    theta[:, :, 2] = (1 - side) * _uniform(images, rng, -1, 2)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def views(images: Tensor, rng: np.random.Generator, *, strengths: Sequence[float], flips: bool = False) -> Tensor:
+    """One view of all images per strength, one after the other: (len(strengths) · N, C, H, W), for `chunk`."""
+    return torch.cat([augment(images, rng, strength=strength, flips=flips) for strength in strengths])
+
+
+def _check_strength(images: Tensor, strength: float) -> None:
+    if images.ndim != 4 or not 0 <= strength <= 1:
+        raise ValueError(f"images of shape {tuple(images.shape)}, strength {strength}; expected (N, C, H, W) and 0…1")
+
+
+def _uniform(images: Tensor, rng: np.random.Generator, low: float, *shape: int) -> Tensor:
+    """Numbers between low and 1, (N, *shape) for N images."""
+    return torch.from_numpy(rng.uniform(low, 1, (len(images), *shape)).astype(np.float32)).to(images.device)
+
+
+def _patches(images: Tensor, side: Tensor, centre: Tensor) -> Tensor:
+    """Masks (N, 1, H, W) of rectangles with `side` (N,) as share of both sides around `centre` (N, 2) in −1…1."""
+    inside = []
+    for length, middle in zip(images.shape[2:], centre.T, strict=True):
+        position = (2 * torch.arange(length, device=images.device) + 1) / length - 1
+        inside.append((position - middle[:, None]).abs() < side[:, None])
+    return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
 
 def _check(images: Tensor, **amounts: float) -> None:

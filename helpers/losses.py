@@ -1,6 +1,7 @@
-"""Losses for weak labels: scribbles, sizes, boxes, and images that say where edges are.
+"""Losses for weak labels (scribbles, sizes, boxes, images that say where edges are), for views, and the soft Dice.
 
-All take logits (N, C, H, W), give one number to minimise, and compute in fp32 at least, also under autocast.
+All give one number to minimise and compute in fp32 at least, also under autocast. Those of weak labels take logits
+(N, C, H, W).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helpers.check import wide
 from helpers.data.image_set import UNLABELLED
 
 
@@ -19,7 +21,7 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises ValueError for labels of another shape and for unknown classes.
     """
-    logits, classes = _wide(logits), labels.long()
+    logits, classes = _logits(logits), labels.long()
     expected = (len(logits), *logits.shape[2:])
     if labels.shape != expected:
         raise ValueError(f"labels have shape {tuple(labels.shape)}; expected {expected}")
@@ -31,12 +33,22 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, classes, ignore_index=UNLABELLED, reduction="sum") / labelled.sum().clamp(min=1)
 
 
+def soft_dice(probs: Tensor, masks: Tensor, *, axes: tuple[int, ...] | None = None, smooth: float = 1.0) -> Tensor:
+    """Dice (2 Σ p m + smooth) / (Σ (p + m) + smooth) of probabilities and masks in 0…1, over some axes or all.
+
+    `smooth`, in pixels, makes empty against empty 1. What is multiplied by 0 in both is left out. Source: Milletari,
+    Navab and Ahmadi, V-Net, 3DV 2016, there with squares below and not smoothed.
+    """
+    probs = wide(probs)
+    return (2 * (probs * masks).sum(axes) + smooth) / ((probs + masks).sum(axes) + smooth)
+
+
 def soft_sizes(logits: Tensor, *, target: int = 1) -> Tensor:
     """Size of class `target` in each image, in pixels: the sum of its probabilities, (N,). ValueError: no such class.
 
     Source: Kervadec et al. 2019, Constrained-CNN losses, V_S of Eq. 3.
     """
-    return _wide(logits, target).softmax(1)[:, target].sum(dim=(1, 2))
+    return _logits(logits, target).softmax(1)[:, target].sum(dim=(1, 2))
 
 
 def volume_sizes(sizes: Tensor, volumes: Tensor) -> Tensor:
@@ -100,7 +112,7 @@ def box_prior(logits: Tensor, boxes: Tensor, *, stripe: int = 5, target: int = 1
     Raises ValueError for a box outside the image, empty or inverted, for stripe < 1, and for an unknown class.
     Source: Kervadec et al. 2020, Bounding boxes, arXiv 2004.06816, there with log barriers for both.
     """
-    logits = _wide(logits, target)
+    logits = _logits(logits, target)
     _check_boxes(boxes, (len(logits), *logits.shape[2:]))
     if stripe < 1:
         raise ValueError(f"stripe is {stripe}; expected at least 1")
@@ -126,7 +138,7 @@ def gated_crf(logits: Tensor, images: Tensor, *, radius: int = 3, sxy: float = 6
     Raises ValueError for images of another size, radius < 1, and sxy or schan ≤ 0.
     Source: Obukhov et al. 2019, arXiv 1906.04651, without gates and with one kernel.
     """
-    probs = _wide(logits).softmax(1)
+    probs = _logits(logits).softmax(1)
     n, _, height, width = probs.shape
     if images.ndim != 4 or (len(images), *images.shape[2:]) != (n, height, width):
         raise ValueError(f"images have shape {tuple(images.shape)}; expected ({n}, channels, {height}, {width})")
@@ -150,13 +162,45 @@ def gated_crf(logits: Tensor, images: Tensor, *, radius: int = 3, sxy: float = 6
     return (total + agreement - 2 * (probs * smooth).sum()) / (n * height * width)
 
 
-def _wide(logits: Tensor, target: int = 0) -> Tensor:
+def nt_xent(first: Tensor, second: Tensor, *, temperature: float = 0.5) -> Tensor:
+    """SimCLR's loss of embeddings (N, D) of two views: find the other view of an image among 2N − 1. In fp32 or fp64.
+
+    Raises ValueError for N = 1, where there is no negative, unequal shapes, and a temperature that is not positive.
+    Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, Eq. 1.
+    """
+    if first.ndim != 2 or first.shape != second.shape or len(first) < 2:
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ValueError(f"embeddings have shapes {shapes}; expected two times (N, D) with N at least 2")
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; expected a positive number")
+    with torch.autocast(first.device.type, enabled=False):
+        z = torch.cat([first, second])
+        z = F.normalize(wide(z))
+        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        similarity = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
+        return F.cross_entropy(similarity, torch.arange(len(z), device=z.device).roll(len(first)))
+
+
+def fixmatch_loss(weak_logits: Tensor, strong_logits: Tensor, *, threshold: float = 0.95) -> Tensor:
+    """Cross entropy of strong views against the class of the weak ones, where that is at least `threshold` probable.
+
+    logits (N, C), C at least 2; the mean is over all N images, also those left out. No gradient reaches weak_logits.
+    Raises ValueError for other shapes. Source: Sohn et al., FixMatch, NeurIPS 2020, Eq. 4.
+    """
+    if weak_logits.ndim != 2 or weak_logits.shape != strong_logits.shape or weak_logits.shape[1] < 2:
+        shapes = f"{tuple(weak_logits.shape)} and {tuple(strong_logits.shape)}"
+        raise ValueError(f"logits have shapes {shapes}; expected two times (N, C) with C at least 2")
+    probs, classes = weak_logits.detach().float().softmax(1).max(1)
+    return (F.cross_entropy(strong_logits.float(), classes, reduction="none") * (probs >= threshold)).mean()
+
+
+def _logits(logits: Tensor, target: int = 0) -> Tensor:
     """The logits in fp32 or wider, after a look at their shape and at `target`."""
     if logits.ndim != 4 or logits.shape[1] < 2:
         raise ValueError(f"logits have shape {tuple(logits.shape)}; expected (N, C, H, W) with at least two classes")
     if not 0 <= target < logits.shape[1]:
         raise ValueError(f"target is {target}; expected a class from 0 to {logits.shape[1] - 1}")
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide(logits)
 
 
 def _bounds(sizes: Tensor, lower: float | Tensor, upper: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest
 
-from helpers.stats import bootstrap_interval as bootstrap_interval
-
 
 def threshold_for_sensitivity(labels: np.ndarray, probs: np.ndarray, *, sensitivity: float) -> float:
     """The highest threshold at which at least `sensitivity` of the abnormal images have a probability ≥ it.

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from helpers.check import wide
+
 
 def nested_probs(logits: Tensor) -> Tensor:
     """Probabilities (N, C, H, W) of structures that lie in one another, outermost first, from as many logits.
@@ -22,7 +24,7 @@ def nested_probs(logits: Tensor) -> Tensor:
     """
     if logits.ndim != 4:
         raise ValueError(f"logits have shape {tuple(logits.shape)}; expected (N, C, H, W)")
-    return F.logsigmoid(_wide(logits)).cumsum(1).exp()
+    return F.logsigmoid(wide(logits)).cumsum(1).exp()
 
 
 def inclusion_penalty(probs: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ def inclusion_penalty(probs: Tensor) -> Tensor:
     """
     if probs.ndim != 4 or probs.shape[1] < 2:
         raise ValueError(f"probs have shape {tuple(probs.shape)}; expected (N, C, H, W) with two or more structures")
-    return _wide(probs).diff(dim=1).relu().mean()
+    return wide(probs).diff(dim=1).relu().mean()
 
 
 def signed_distance(masks: np.ndarray, *, spacing: Sequence[float] | None = None) -> np.ndarray:
@@ -61,7 +63,7 @@ def boundary_loss(probs: Tensor, distances: Tensor) -> Tensor:
     empty mask. Raises ValueError for unequal shapes. Source: Kervadec et al. 2019, arXiv 1812.07032, Eq. 5.
     """
     _check_same(probs, distances=distances)
-    return (_wide(probs) * distances.to(_wide(probs).dtype)).mean()
+    return (wide(probs) * distances.to(wide(probs).dtype)).mean()
 
 
 def soft_skeleton(probs: Tensor, *, iterations: int = 5) -> Tensor:
@@ -73,7 +75,7 @@ def soft_skeleton(probs: Tensor, *, iterations: int = 5) -> Tensor:
     if probs.ndim != 3 or iterations < 0:
         told = f"probs have shape {tuple(probs.shape)}, iterations is {iterations}"
         raise ValueError(f"{told}; expected (N, H, W) and 0 or more")
-    x = _wide(probs)[:, None]
+    x = wide(probs)[:, None]
     skeleton = F.relu(x - _opened(x))
     for _ in range(iterations):
         x = _eroded(x)
@@ -91,7 +93,7 @@ def soft_cl_dice(probs: Tensor, masks: Tensor, *, iterations: int = 5, smooth: f
     Source: Shit et al., clDice, CVPR 2021, arXiv 2003.07311, Eq. 1 and Algorithm 2.
     """
     _check_same(probs, masks=masks)
-    probs = _wide(probs)
+    probs = wide(probs)
     masks = masks.to(probs.dtype)
     ours, theirs = (soft_skeleton(x, iterations=iterations) for x in (probs, masks))
     precision = ((ours * masks).sum((1, 2)) + smooth) / (ours.sum((1, 2)) + smooth)
@@ -106,10 +108,6 @@ def _eroded(x: Tensor) -> Tensor:
 
 def _opened(x: Tensor) -> Tensor:
     return F.max_pool2d(_eroded(x), 3, 1, 1)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check_same(probs: Tensor, **others: Tensor) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import nct, t
+from scipy.stats import nct, t, ttest_rel
 from sklearn.exceptions import UndefinedMetricWarning
 
 
@@ -43,6 +44,14 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    """Mean of values (S,), and half the width of its interval by Student's t; NaN for the width of a single one."""
+    values, free = np.asarray(values, float), len(values) - 1
+    if not free:
+        return float(values.mean()), float("nan")
+    return float(values.mean()), float(t.ppf((1 + level) / 2, free) * values.std(ddof=1) / len(values) ** 0.5)
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """P values (n,) adjusted for n comparisons: the smallest times n, the next times n - 1, and so on; at most 1.
 
@@ -64,8 +73,7 @@ def paired_gain(scores: Sequence[float], control: Sequence[float]) -> tuple[floa
     """
     if len(scores) != len(control) or len(scores) < 2:
         raise ValueError(f"{len(scores)} and {len(control)} scores; expected the same two or more draws")
-    gain = np.subtract(scores, control)
-    return float(gain.mean()), float(t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5)
+    return t_interval(np.subtract(scores, control))
 
 
 def detectable_gain(
@@ -85,3 +93,21 @@ def detectable_gain(
     error = float(gain.std(ddof=1)) / len(gain) ** 0.5
     needed = t.ppf(1 - 0.025 / comparisons, free)
     return error * float(brentq(lambda shift: nct.sf(needed, free, shift) - power, 0, 10 * needed))
+
+
+def who_beats_whom(scores: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """For K rows with scores (S,) of the same S draws: mean differences row - column (K, K), and p values (K, K).
+
+    The p values are of paired t tests, adjusted for all K (K - 1) / 2 comparisons (`holm`).
+    Raises ValueError for fewer than two draws or unequal numbers of them.
+    """
+    values = list(scores.values())
+    if len({len(row) for row in values}) != 1 or len(values[0]) < 2:
+        raise ValueError(f"rows have {[len(row) for row in values]} scores; expected the same two or more draws")
+    table = np.array(values, float)
+    means, p = table.mean(1)[:, None] - table.mean(1), np.ones((len(table), len(table)))
+    pairs = list(itertools.combinations(range(len(table)), 2))
+    raw = [1.0 if (table[i] == table[j]).all() else ttest_rel(table[i], table[j]).pvalue for i, j in pairs]
+    for (i, j), value in zip(pairs, holm(np.array(raw)), strict=True):
+        p[i, j] = p[j, i] = value
+    return means, p

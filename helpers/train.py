@@ -44,8 +44,9 @@ def fit(
     model: nn.Module,
     data: tuple[torch.Tensor, ...],
     *,
-    val: tuple[torch.Tensor, ...],
-    epochs: int,
+    epochs: int | None = None,
+    steps: int | None = None,
+    val: tuple[torch.Tensor, ...] | None = None,
     loss: Callable[..., torch.Tensor] = binary_loss,
     step: Callable[[nn.Module, tuple], torch.Tensor] | None = None,
     score: Callable[[nn.Module], float] | None = None,
@@ -60,32 +61,37 @@ def fit(
 ) -> Fit:
     """Train in place with AdamW and a one-cycle learning rate; the model ends with the weights of the LAST epoch.
 
-    data, val: tensors of equal length, images first; a batch is a tuple of their rows. The objective is
-    loss(logits, *targets), or step(model, batch) for one that needs more than logits and targets. score(model): higher
-    is better; by default minus the loss on `val`. clip: largest gradient norm. fast: bf16 autocast.
+    For so many `epochs`, or so many `steps`: batches, of which the last epoch may have fewer. data, val: tensors of
+    equal length, images first; a batch is a tuple of their rows. The objective is loss(logits, *targets), or
+    step(model, batch) for one that needs more than logits and targets. score(model): higher is better; by default minus
+    the loss on `val`, or 0 without it, and of equals the last is the best. clip: largest gradient norm. fast: bf16.
     checkpoint: a file from which an interrupted training goes on, epoch by epoch with the same result; it is removed
     at the end. Batches and augmentation depend on seed and epoch only.
 
-    Raises ValueError for tensors of different lengths and FloatingPointError if the loss or score is not finite.
+    Raises ValueError for tensors of different lengths, and for neither or both of epochs and steps, or less than 1;
+    FloatingPointError if the loss or score is not finite.
     """
-    for tensors in (data, val):
+    if (epochs is None) == (steps is None) or (epochs or steps or 0) < 1:
+        raise ValueError(f"epochs is {epochs}, steps is {steps}; expected one of them, 1 or more")
+    for tensors in (data, val or data):
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors of lengths {[len(tensor) for tensor in tensors]}; expected equal lengths")
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)  # on a CPU 1.4 times as fast for images
     step = step or (lambda model, batch: loss(model(batch[0]), *batch[1:]))
-    score = score or (lambda model: -loss(predict(model, val[0]), *val[1:]).item())
-    steps = -(-len(data[0]) // batch_size)
+    score = score or (lambda model: -loss(predict(model, val[0]), *val[1:]).item() if val else 0.0)
+    in_epoch = -(-len(data[0]) // batch_size)
+    steps = steps or epochs * in_epoch
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     history = {"train_loss": [], "val_score": [], "best_epoch": -1, "best_state": {}}
     if checkpoint and checkpoint.exists():
         history = _resume(checkpoint, model, optimizer, schedule)
 
-    for epoch in progress(range(len(history["train_loss"]), epochs), description="epochs"):
+    for epoch in progress(range(len(history["train_loss"]), -(-steps // in_epoch)), description="epochs"):
         rng = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(rng.integers(2**31)))  # dropout, if the model has any
-        order = torch.from_numpy(rng.permutation(len(data[0])))
+        order = torch.from_numpy(rng.permutation(len(data[0])))[: (steps - epoch * in_epoch) * batch_size]
         model.train()
         total = 0.0
         for rows in order.split(batch_size):

@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import ttest_rel
 from sklearn.metrics import cohen_kappa_score
 from threadpoolctl import threadpool_limits
 
 from helpers.labels.acquire import Pool
-from helpers.stats import holm
 from helpers.transfer import linear_probe
 
 
@@ -146,21 +144,3 @@ def stop_at(decisions: np.ndarray, *, agreement: float = 0.99, window: int = 3) 
     ]
     means = [np.mean(kappas[i - window : i]) for i in range(window, len(kappas) + 1)]
     return next((i + window for i, mean in enumerate(means) if mean >= agreement), None)
-
-
-def who_beats_whom(scores: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """For K rows with scores (S,) of the same S draws: mean differences row - column (K, K), and p values (K, K).
-
-    The p values are of paired t tests, adjusted for all K (K - 1) / 2 comparisons (`holm`).
-    Raises ValueError for fewer than two draws or unequal numbers of them.
-    """
-    values = list(scores.values())
-    if len({len(row) for row in values}) != 1 or len(values[0]) < 2:
-        raise ValueError(f"rows have {[len(row) for row in values]} scores; expected the same two or more draws")
-    table = np.array(values, float)
-    means, p = table.mean(1)[:, None] - table.mean(1), np.ones((len(table), len(table)))
-    pairs = list(itertools.combinations(range(len(table)), 2))
-    raw = [1.0 if (table[i] == table[j]).all() else ttest_rel(table[i], table[j]).pvalue for i, j in pairs]
-    for (i, j), value in zip(pairs, holm(np.array(raw)), strict=True):
-        p[i, j] = p[j, i] = value
-    return means, p

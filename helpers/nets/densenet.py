@@ -1,12 +1,11 @@
 """DenseNets whose post-norm, post-ReLU features are a named tensor."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models import DenseNet
 
-from helpers.nets.init import init_weights
+from helpers.nets.init import fresh
 
 # growth rate, layers per dense block, channels of the stem
 _DENSENETS = {
@@ -52,15 +51,8 @@ def densenet(name: str = "small", *, in_channels: int = 1, classes: int = 1, see
     if name not in _DENSENETS:
         raise ValueError(f"unknown network {name!r}: expected one of {', '.join(_DENSENETS)}")
     growth, blocks, stem = _DENSENETS[name]
-    with torch.device("meta"):  # neither torch's random state nor time is spent on weights that are replaced below
-        model = ExplainableDenseNet(
-            in_channels=in_channels,
-            small_stem=name == "small",
-            growth_rate=growth,
-            block_config=blocks,
-            num_init_features=stem,
-            num_classes=classes,
-        )
-    model = init_weights(model.to_empty(device="cpu"), np.random.default_rng(seed))
+    options = dict(growth_rate=growth, block_config=blocks, num_init_features=stem, num_classes=classes)
+    options |= dict(in_channels=in_channels, small_stem=name == "small")
+    model = fresh(lambda: ExplainableDenseNet(**options), seed)
     model.config = {"name": name, "in_channels": in_channels, "classes": classes, "seed": seed}
     return model

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.data.fetch import path
-from helpers.nets.init import init_weights
+from helpers.nets.init import fresh
 
 WEIGHTS = "efficientnet_lite0.pth"
 FEATURES = 1280
@@ -106,9 +106,7 @@ def efficientnet_lite0(*, weights: bool = True, classes: int = 1000, seed: int =
     With weights and another number of classes than 1000 the last layer is new. Raises FileNotFoundError, with the
     command that brings them, where the weights are absent.
     """
-    with torch.device("meta"):  # neither torch's random state nor time is spent on weights that are replaced below
-        model = EfficientNetLite0(classes=classes)
-    model = init_weights(model.to_empty(device="cpu"), np.random.default_rng(seed))
+    model = fresh(lambda: EfficientNetLite0(classes=classes), seed)
     if weights:
         state = torch.load(path(WEIGHTS), map_location="cpu", weights_only=True)
         if classes != 1000:

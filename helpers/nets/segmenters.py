@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.nets.init import init_weights
+from helpers.check import at_least_one
+from helpers.nets.init import fresh
 
 
 def enet(*, in_channels: int = 1, classes: int = 2, seed: int = 0) -> ENet:
@@ -18,7 +18,7 @@ def enet(*, in_channels: int = 1, classes: int = 2, seed: int = 0) -> ENet:
     Raises ValueError for in_channels outside 1–15 (the initial block has 16 channels, the image among them).
     Source: Paszke et al., ENet, arXiv 1606.02147, Table 1 and Fig. 2.
     """
-    _check_at_least_one(in_channels=in_channels, classes=classes)
+    at_least_one(in_channels=in_channels, classes=classes)
     if in_channels > 15:
         raise ValueError(f"in_channels is {in_channels}; expected at most 15: ENet's initial block has 16 channels")
     return _build(ENet, seed, in_channels=in_channels, classes=classes)
@@ -32,7 +32,7 @@ def unet(*, in_channels: int = 1, classes: int = 2, width: int = 16, depth: int 
     out; H and W divisible by 2^depth, else ValueError. Raises ValueError for arguments below 1.
     Source: Ronneberger et al., U-Net, arXiv 1505.04597, Fig. 1, with padding and batch norm.
     """
-    _check_at_least_one(in_channels=in_channels, classes=classes, width=width, depth=depth)
+    at_least_one(in_channels=in_channels, classes=classes, width=width, depth=depth)
     return _build(UNet, seed, in_channels=in_channels, classes=classes, width=width, depth=depth)
 
 
@@ -177,23 +177,9 @@ def _double(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _build(network: type, seed: int, **arguments) -> nn.Module:
-    """network(**arguments) with weights from a NumPy generator; PReLU slopes keep their constant 0.25."""
-    with torch.device("meta"):  # neither torch's random state nor time is spent on weights that are replaced below
-        model = network(**arguments)
-    model, rng = model.to_empty(device="cpu"), np.random.default_rng(seed)
-    for module in model.modules():
-        if isinstance(module, nn.PReLU):
-            module.reset_parameters()
-        elif not list(module.children()):
-            init_weights(module, rng)
+    model = fresh(lambda: network(**arguments), seed)
     model.config = {**arguments, "seed": seed}
     return model
-
-
-def _check_at_least_one(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
 
 
 def _check_images(images: torch.Tensor, channels: int, *, divisor: int) -> None:

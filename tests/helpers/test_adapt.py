@@ -16,8 +16,8 @@ from helpers.adapt import (
     batchnorm_statistics_of,
     consistency,
     discriminator,
-    entropy,
     fourier_style,
+    mean_entropy,
     share_of_gap,
     tent,
     update_teacher,
@@ -101,20 +101,20 @@ def test_what_is_not_a_statistic_stays_and_the_source_model_is_untouched():
 
 
 def test_entropy_in_closed_form():
-    assert torch.allclose(entropy(torch.zeros(2, 5, 3, 3)), torch.tensor(math.log(5)))
+    assert torch.allclose(mean_entropy(torch.zeros(2, 5, 3, 3)), torch.tensor(math.log(5)))
     probs = torch.tensor([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]], dtype=torch.float64)
     expected = (1.5 * math.log(2) + math.log(3)) / 2
-    assert entropy(probs.log() + 7).item() == pytest.approx(expected, rel=1e-12)  # mean over images
-    assert entropy(probs.log().T[None]).item() == pytest.approx(expected, rel=1e-12)  # and over pixels
+    assert mean_entropy(probs.log() + 7).item() == pytest.approx(expected, rel=1e-12)  # mean over images
+    assert mean_entropy(probs.log().T[None]).item() == pytest.approx(expected, rel=1e-12)  # and over pixels
     one = torch.tensor([[math.log(3)]], dtype=torch.float64)  # p = 3/4
-    assert entropy(one).item() == pytest.approx(math.log(4) - 0.75 * math.log(3), rel=1e-12)
-    assert torch.allclose(entropy(one), entropy(-one), rtol=1e-12)
+    assert mean_entropy(one).item() == pytest.approx(math.log(4) - 0.75 * math.log(3), rel=1e-12)
+    assert torch.allclose(mean_entropy(one), mean_entropy(-one), rtol=1e-12)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
 def test_entropy_and_consistency_have_numerical_gradients(classes):
     logits = noise(2, classes, 2, 3).requires_grad_()
-    assert torch.autograd.gradcheck(entropy, logits)
+    assert torch.autograd.gradcheck(mean_entropy, logits)
     assert torch.autograd.gradcheck(lambda x: consistency(x, noise(2, classes, 2, 3, seed=1)), logits)
 
 
@@ -123,14 +123,14 @@ def test_entropy_and_consistency_have_numerical_gradients(classes):
 def test_extreme_logits_are_certain_and_give_finite_gradients(shape, extreme):
     logits = torch.zeros(shape)
     logits[:, 0] = extreme
-    value = entropy(logits.requires_grad_())
+    value = mean_entropy(logits.requires_grad_())
     value.backward()
     expected = 0 if extreme > 0 or shape[1] == 1 else math.log(2)  # two of three classes are left, or one is sure
     assert value.item() == pytest.approx(expected) and logits.grad.isfinite().all()
 
 
 LOSSES = {
-    "entropy": entropy,
+    "entropy": mean_entropy,
     "consistency": lambda x: consistency(x, x.flip(0)),
     "adversary": lambda x: Adversary(discriminator(classes=3))(x, x.flip(0)),
 }
@@ -145,7 +145,7 @@ def test_losses_are_fp32_under_autocast(name):
 
 
 def batch_entropy(model: nn.Module, images: torch.Tensor) -> float:
-    return entropy(predict(model, images)).item()
+    return mean_entropy(predict(model, images)).item()
 
 
 def test_tent_lowers_the_entropy_by_batch_norm_alone():
@@ -173,7 +173,7 @@ def test_tent_is_adam_on_the_entropy_of_batches_drawn_by_its_seed():
     optimizer = torch.optim.Adam([*expected[1].parameters(), *expected[5].parameters()], lr=1e-2)
     for _ in range(3):
         optimizer.zero_grad()
-        entropy(expected(images)).backward()
+        mean_entropy(expected(images)).backward()
         optimizer.step()
     assert torch.allclose(adapted[1].weight, expected[1].weight, rtol=1e-9)
     assert torch.allclose(adapted[5].bias, expected[5].bias, rtol=1e-9)
@@ -431,8 +431,8 @@ BARE = nn.Sequential(nn.Conv2d(3, 2, 1))
         (lambda: tent(network(), IMAGES[:0]), "images is 0; expected at least 1"),
         (lambda: tent(network(), IMAGES, passes=0), "passes is 0; expected at least 1"),
         (lambda: tent(network(), IMAGES, batch_size=0), "batch_size is 0; expected at least 1"),
-        (lambda: entropy(LOGITS[:0]), r"logits have shape \(0, 3, 16, 16\); expected \(N, C, …\), none of them 0"),
-        (lambda: entropy(torch.zeros(3)), r"logits have shape \(3,\); expected \(N, C, …\)"),
+        (lambda: mean_entropy(LOGITS[:0]), r"logits have shape \(0, 3, 16, 16\); expected \(N, C, …\), none of them 0"),
+        (lambda: mean_entropy(torch.zeros(3)), r"logits have shape \(3,\); expected \(N, C, …\)"),
         (
             lambda: fourier_style(IMAGES, IMAGES[:1]),
             r"styles have shape \(1, 3, 16, 16\); expected that of images, \(2",

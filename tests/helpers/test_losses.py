@@ -6,6 +6,7 @@ import pytest
 import torch
 from tensors import noise
 
+from helpers.check import wide
 from helpers.losses import (
     box_prior,
     gated_crf,
@@ -13,6 +14,7 @@ from helpers.losses import (
     partial_cross_entropy,
     size_barrier,
     size_penalty,
+    soft_dice,
     soft_sizes,
     volume_sizes,
 )
@@ -41,6 +43,7 @@ LOSSES = {  # for 1 or 2 items with 3 classes on 4×5 pixels; the second item ha
     "volume": lambda x: size_penalty(volume_sizes(soft_sizes(x), torch.tensor([7, 7])[: len(x)]), 2, 2, pixels=40),
     "barrier": lambda x: size_barrier(soft_sizes(x), LOWER[: len(x)], UPPER[: len(x)], pixels=20, t=3),
     "box": lambda x: box_prior(x, BOXES[: len(x)], stripe=2),
+    "dice": lambda x: 1 - soft_dice(wide(x).softmax(1), LABELS[: len(x), None] == 1),
     "crf": lambda x: gated_crf(x, IMAGES[: len(x)], radius=2, sxy=1.5, schan=0.4),
 }
 
@@ -70,6 +73,15 @@ def test_half_precision_is_widened_before_anything_is_summed(name):
     value = LOSSES[name](logits)
     assert value.dtype == torch.float32
     assert value == LOSSES[name](logits.float())
+
+
+def test_soft_dice_by_hand():
+    probs, masks = torch.tensor([[[0.5, 0.5, 0.0]], [[1.0, 0.0, 0.0]]]), torch.tensor([[[1, 0, 0]], [[1, 1, 0]]])
+    assert soft_dice(probs, masks, smooth=0).item() == pytest.approx(2 * 1.5 / 5)
+    assert soft_dice(probs, masks, axes=(1, 2)).tolist() == pytest.approx([2 / 3, 3 / 4])
+    assert soft_dice(0 * probs, 0 * masks, axes=(0, 2)).tolist() == [1]
+    seen = torch.tensor([True, False, False])  # what is multiplied by 0 in both is left out
+    assert soft_dice(probs * seen, masks * seen, smooth=0) == soft_dice(probs[..., :1], masks[..., :1], smooth=0)
 
 
 def test_partial_cross_entropy_is_the_mean_over_labelled_pixels():

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 from sklearn.metrics import roc_auc_score
 
-from helpers.labels.active import who_beats_whom
-from helpers.stats import bootstrap_interval, detectable_gain, holm, paired_gain
+from helpers.stats import bootstrap_interval, detectable_gain, holm, paired_gain, t_interval, who_beats_whom
 
 
 def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
@@ -113,6 +112,9 @@ def test_paired_gain_is_scipy_s_interval():
     mean, half = paired_gain(a, b)
     found = ttest_rel(a, b).confidence_interval(0.95)
     np.testing.assert_allclose([mean - half, mean + half], [found.low, found.high])
+    mean, half = t_interval(a, level=0.8)
+    np.testing.assert_allclose([mean - half, mean + half], ttest_1samp(a, 0).confidence_interval(0.8))
+    assert t_interval([2.0])[0] == 2 and np.isnan(t_interval([2.0])[1])
     with pytest.raises(ValueError, match="1 and 1 scores; expected the same two or more draws"):
         paired_gain([1.0], [2.0])
 

@@ -94,6 +94,40 @@ def test_score_is_minus_the_validation_loss_by_default():
     assert result.val_score[-1] == default_score(model)
 
 
+def test_steps_end_within_an_epoch():
+    def seen_by(**options):
+        batches, values = [], []
+
+        def step(model, batch):
+            batches.append(batch[2].tolist())
+            values.append(binary_loss(model(batch[0]), batch[1]))
+            return values[-1]
+
+        model = network()
+        result = fit(model, (*task(), torch.arange(64)), batch_size=24, step=step, **options)
+        return batches, [value.item() for value in values], result.train_loss, model.state_dict()
+
+    five, values, losses, _ = seen_by(steps=5)
+    (six, *_, whole), (two_epochs, *_, same_whole) = seen_by(steps=6), seen_by(epochs=2)
+    assert [len(batch) for batch in five] == [24, 24, 16, 24, 24] and five == six[:5]
+    assert sorted(sum(five[:3], [])) == list(range(64)) and not set(five[3]) & set(five[4])
+    assert losses == pytest.approx([np.average(values[:3], weights=[24, 24, 16]), np.mean(values[3:])])
+    assert six == two_epochs and same(whole, same_whole)
+
+
+def test_without_validation_the_last_epoch_is_the_best():
+    model = network()
+    result = fit(model, task(), epochs=3)
+    assert (result.best_epoch, result.val_score) == (2, [0, 0, 0]) and same(result.best_state, model.state_dict())
+
+
+@pytest.mark.parametrize("told", [dict(), dict(epochs=1, steps=1), dict(epochs=0), dict(steps=0), dict(steps=-1)])
+def test_either_epochs_or_steps(told):
+    expected = f"epochs is {told.get('epochs')}, steps is {told.get('steps')}; expected one of them, 1 or more"
+    with pytest.raises(ValueError, match=expected):
+        fit(network(), task(), **told)
+
+
 def test_step_takes_the_place_of_the_loss():
     data, batches = (*task(), torch.arange(64)), []
 

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import views as module
+from helpers import augmentation as module
+from helpers.augmentation import augment, random_crop, recolour, views
+from helpers.losses import fixmatch_loss, nt_xent
 from helpers.train import fit, predict
-from helpers.views import augment, fixmatch_loss, nt_xent, random_crop, recolour, views
 
 
 def noise(*shape: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from chapter import cells, prose, recorded
 from scipy.stats import t, ttest_rel
 
-from helpers import priors
+from helpers import augmentation, priors
 from helpers.data import load
 from helpers.overlap import betti_error, slice_dice
 from helpers.runs import repo_root
@@ -200,6 +200,8 @@ def test_changes_of_hearts_keep_shapes_and_only_warps_move_masks():
         changed, masks = change(x, y, np.random.default_rng(0))
         assert changed.shape == x.shape and masks.dtype == y.dtype and (changed != x).any(), name
         assert (masks != y).any() == (name in ("geometric", "elastic", "all changes")), name
+    written_out, helper = (f(x, y, np.random.default_rng(0)) for f in (tool.everything, augmentation.mr_changes))
+    assert all(map(torch.equal, written_out, helper))
 
 
 def test_suspects_do_what_their_names_say():

@@ -12,16 +12,15 @@ from helpers.runs import repo_root
 ROOT = repo_root()
 # From the ground up: a room (a module or package of `helpers`) imports from its own floor or from below.
 FLOORS = (
-    {"data", "frontend", "geometry", "metrics", "overlap", "stats"},  # images and numbers
+    {"check", "data", "frontend", "geometry", "metrics", "overlap", "stats"},  # images and numbers
     {"nets", "train"},  # models
-    {"adapt", "augmentation", "explain", "labels", "losses", "priors", "segment", "shallow", "transfer", "views"},
+    {"adapt", "augmentation", "explain", "labels", "losses", "priors", "segment", "shallow", "transfer"},
     {"game", "plots"},  # what a person looks at
 )
 # The machinery of runs stands beside the house: it may use the ground floor, and no floor knows it.
 MACHINERY = {"runs"}
 # One name for one thing that is there twice: a phantom and the real sample of a modality, an array and a tensor.
 SAME_MEANING = {"chest_views", "ct", "fundus", "histology", "letterbox", "main", "mr", "ultrasound"}
-SAME_MEANING |= {"entropy"}  # a loss, and the strategy that is named after it
 LONGEST = 300  # lines of a module
 BUDGET = 4600  # lines of `helpers` without `data` and the machinery
 

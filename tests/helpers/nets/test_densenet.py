@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from helpers.nets.densenet import densenet
-from helpers.nets.init import init_weights
+from helpers.nets.init import fresh, init_weights
 
 
 @pytest.fixture
@@ -80,6 +80,15 @@ def test_init_weights_variances_and_norms():
     assert linear.weight.var().item() == pytest.approx(1 / 256 / 3, rel=0.05)
     assert all((zero == 0).all() for zero in (conv.bias, linear.bias, norm.running_mean, norm.bias))
     assert (norm.weight == 1).all() and (norm.running_var == 1).all()
+
+
+def test_a_fresh_network_is_that_of_its_seed_and_torch_draws_nothing():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    model = fresh(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.PReLU(4)), 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = init_weights(nn.Sequential(nn.Conv2d(1, 4, 3), nn.PReLU(4)), np.random.default_rng(3))
+    assert all(map(torch.equal, model.parameters(), expected.parameters())) and (model[1].weight == 0.25).all()
 
 
 def test_errors_name_what_was_expected():
