@@ -16,6 +16,7 @@ from helpers.data.readers.pictures import translate
 
 File = str | Path
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+AIR = -1024  # Hounsfield units: CT has nothing below
 TO_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 
 
@@ -162,7 +163,22 @@ def native(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(fits[0] if fits else np.float32)
 
 
-def span(images: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """The values at two percentiles, one apart if they are equal."""
-    low, high = (float(value) for value in np.percentile(images, percentiles))
+def padding(images: np.ndarray, named=(), *, air: bool = True) -> float | None:
+    """The lowest or highest value where it is padding: it stands alone, 100 or more away from all others.
+
+    named: values that a header calls padding. air: the lowest counts, too, where it lies below -1024, air in CT.
+    """
+    ends = {float(images.min()): 1, float(images.max()): -1}
+    for value, way in ends.items():
+        if value in named or (air and way == 1 and value < AIR):
+            rest = images[images != value]
+            if rest.size and abs(float(rest.min() if way == 1 else rest.max()) - value) >= 100:
+                return value
+    return None
+
+
+def span(images: np.ndarray, percentiles: tuple[float, float], pad: float | None = None) -> tuple[float, float]:
+    """The values at two percentiles of what is not padding, one apart if they are equal."""
+    values = images if pad is None else images[images != pad]
+    low, high = (float(value) for value in np.percentile(values, percentiles))
     return low, high if high > low else low + 1
