@@ -1,6 +1,7 @@
 """The reader's own NIfTI, MetaImage and Analyze files: units, orientation, and what is refused."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import nibabel
@@ -115,8 +116,8 @@ def refused(tmp_path: Path) -> list:
     names = dict(mask_names=("background", "lesion"))
     return [
         (nifti(tmp_path / "nan.nii", holes), {}, "'nan.nii' holds 2 NaN or infinite values; expected finite numbers"),
-        (tmp_path / "cut.nii.gz", {}, "'cut.nii.gz' cannot be read as a volume: "),
-        (tmp_path / "text.nii", {}, "'text.nii' cannot be read as a volume: "),
+        (tmp_path / "cut.nii.gz", {}, f"'{tmp_path}/cut.nii.gz' cannot be read as a volume: "),
+        (tmp_path / "text.nii", {}, f"'{tmp_path}/text.nii' cannot be read as a volume: "),
         (tmp_path / "none.nii", {}, "there is no file 'none.nii'"),
         (whole, dict(plane="top"), "plane is 'top'; expected one of sagittal, coronal, axial or stored"),
         (whole, dict(mask=masks["mask5"], **names), "mask 'mask5.nii' holds 5; expected only 0, 1"),
@@ -154,7 +155,7 @@ def test_analyze(tmp_path):
     with pytest.raises(ValueError, match=r"'a.nii' is no Analyze file; expected one that ends in .hdr or .img"):
         from_analyze(tmp_path / "a.nii")
     (tmp_path / "a.img").unlink()
-    with pytest.raises(ValueError, match=r"'a.hdr' cannot be read as a volume"):
+    with pytest.raises(ValueError, match=r"a.hdr' cannot be read as a volume"):
         from_analyze(tmp_path / "a.hdr")
 
 
@@ -170,10 +171,137 @@ def test_metaimage_is_read_as_nifti_is(tmp_path, suffix):
 
 def test_metaimage_that_does_not_fit(tmp_path, monkeypatch):
     (tmp_path / "a.mha").write_text("hello")
-    with pytest.raises(ValueError, match=r"^'a.mha' cannot be read as a volume: "):
+    with pytest.raises(ValueError, match=r"a.mha' cannot be read as a volume: "):
         from_metaimage(tmp_path / "a.mha")
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(
         ImportError, match=r'^MetaImage needs SimpleITK; install it with: pip install "\.\[metaimage\]"$'
     ):
         from_metaimage(tmp_path / "a.mha")
+
+
+# --- what a header leaves open --------------------------------------------------------------------------------------
+
+
+def told(file: Path, read=from_nifti, **options) -> tuple:
+    """The set, and the one warning or ""."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        data = read(file, **options)
+    assert len(found) <= 1
+    return data, "".join(str(w.message) for w in found)
+
+
+def forms(file: Path, sform, qform, *, zooms=None) -> Path:
+    image = nibabel.Nifti1Image(anatomy(), np.eye(4))
+    image.set_qform(*qform)
+    image.set_sform(*sform)
+    if zooms:
+        image.header.set_zooms(zooms)
+    nibabel.save(image, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "words"),
+    [
+        (
+            (np.diag([1, 1, 2, 1]), 1),
+            (np.diag([-1, -1, 2, 1]), 1),
+            "sform and qform disagree by up to 10 mm: the sform",
+        ),
+        ((np.diag([1, 1, 2, 1]), 1), (np.diag([1, 1, 2, 1]), 1), ""),
+        ((np.diag([1, 1, 2, 1]), 1), (np.diag([-1, -1, 2, 1]), 0), ""),  # a form with code 0 says nothing
+        ((np.eye(4), 0), (np.eye(4), 0), "the header does not say where left is: taken as stored from right to left"),
+    ],
+)
+def test_forms_that_disagree_or_are_missing_are_told(tmp_path, sform, qform, words):
+    data, text = told(forms(tmp_path / "a.nii", sform, qform))
+    assert text.startswith(f"'a.nii': {words}" if words else "") and bool(text) == bool(words)
+    assert data.images[0, 0, 0, 0] == (340 if sform[1] else 40)  # the sform is used, or right to left
+    assert told(tmp_path / "a.nii", plane="stored")[1] == ""
+
+
+def test_sizes_and_matrix_that_disagree_are_told_and_the_matrix_is_used(tmp_path):
+    file = forms(tmp_path / "a.nii", (np.diag([0.5, 0.5, 2, 1]), 1), (np.eye(4), 0), zooms=(1, 1, 1))
+    data, text = told(file)
+    assert text == "'a.nii': voxels are 1×1×1 mm by their sizes and 0.5×0.5×2 mm by the affine matrix, which is used"
+    assert (data.spacing == 0.5).all() and (data.slice_spacing == 2).all()
+
+
+def test_padding_below_air_is_told_and_left_out_of_the_range(tmp_path):
+    field = np.where(anatomy() % 10 < 2, -3024, anatomy() % 10 * 100 - 900).astype(np.int16)
+    data, text = told(nifti(tmp_path / "a.nii.gz", field))
+    assert (
+        text == f"'a.nii.gz': {(field == -3024).mean():.0%} of the voxels are -3024: padding, left out of value_range"
+    )
+    assert -701 <= data.value_range[0] < data.value_range[1] <= 0 and data.images.min() == -3024
+    smooth = np.linspace(-4096, 4095, anatomy().size).reshape(SHAPE).round().astype(np.int16)  # a phase image
+    data, text = told(nifti(tmp_path / "b.nii", smooth))
+    assert not text and data.value_range[0] < -4000
+
+
+@pytest.mark.parametrize("shown", [(np.nan, 5), (0, np.inf), (1e6, 2e6), (-9, -8)])
+def test_a_display_range_without_a_value_in_it_is_not_used(tmp_path, shown):
+    image = nibabel.Nifti1Image(anatomy(), np.eye(4))
+    image.header["cal_min"], image.header["cal_max"] = shown
+    nibabel.save(image, tmp_path / "a.nii")
+    assert 0 <= told(tmp_path / "a.nii")[0].value_range[0] < 10
+
+
+def test_a_fourth_axis_of_one_is_none(tmp_path):
+    image = nibabel.Nifti1Image(anatomy()[..., None], np.eye(4))
+    nibabel.save(image, tmp_path / "a.nii")
+    nibabel.save(nibabel.Nifti1Image((anatomy() % 2).astype(np.uint8), np.eye(4)), tmp_path / "m.nii")
+    data = from_nifti(tmp_path / "a.nii", mask=tmp_path / "m.nii")
+    assert data.frames is None and (data.masks == data.images[:, 0] % 2).all()
+
+
+def damaged(file: Path, at: int, value: np.ndarray) -> Path:
+    raw = bytearray(nifti(file, anatomy()).read_bytes())
+    raw[at : at + value.nbytes] = value.tobytes()
+    file.write_bytes(bytes(raw))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (40, np.int16([3, 0])),
+        (40, np.int16([3, 30000, 30000, 30000])),
+        (280, np.float32([0] * 12)),
+        (280, np.float32([np.nan] * 12)),
+        (123, np.uint8([56])),
+        (70, np.int16([4711])),
+        (108, np.float32([1e9])),
+    ],
+    ids=["no voxels", "too many", "flat", "NaN", "units", "type", "offset"],
+)
+def test_a_damaged_header_ends_in_a_sentence_with_the_file(tmp_path, at, value):
+    with pytest.raises(ValueError, match=r"a\.nii' (cannot be read as a volume|holds)[^\n]+$"):
+        told(damaged(tmp_path / "a.nii", at, value))
+
+
+def test_metaimage_without_its_raw_file_or_half_of_it(tmp_path):
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy()), str(tmp_path / "a.mhd"))
+    whole = (tmp_path / "a.raw").read_bytes() if (tmp_path / "a.raw").exists() else b""
+    (tmp_path / "a.mhd").write_text(
+        (tmp_path / "a.mhd").read_text().replace("CompressedData = True", "CompressedData = False")
+    )
+    assert whole
+    (tmp_path / "a.raw").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"a\.mhd' cannot be read as a volume: [^\n]+$"):
+        from_metaimage(tmp_path / "a.mhd")
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(ValueError, match=r"a\.mhd' cannot be read as a volume: [^\n]+$"):
+        from_metaimage(tmp_path / "a.mhd")
+
+
+def test_metaimage_without_orientation_is_told(tmp_path):
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy()), str(tmp_path / "a.mhd"))
+    assert told(tmp_path / "a.mhd", from_metaimage)[1] == ""
+    lines = [line for line in (tmp_path / "a.mhd").read_text().splitlines() if not line.startswith("TransformMatrix")]
+    (tmp_path / "a.mhd").write_text("\n".join(lines) + "\n")
+    data, text = told(tmp_path / "a.mhd", from_metaimage)
+    assert text == "'a.mhd': the header does not say where left is: taken as stored from right to left"
+    assert len(data) == 4
