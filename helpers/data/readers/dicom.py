@@ -103,9 +103,11 @@ def _series(root: Path, series: int | None, notes: list[str]) -> list[Path]:
             continue
         with whole(file, "a DICOM file"):
             header = pydicom.dcmread(file, stop_before_pixels=True)
-            number, modality = str(header.get("SeriesNumber") or 0).rjust(9), str(header.get("Modality", ""))
+            number, uid, modality = (
+                str(header.get(key) or "") for key in ("SeriesNumber", "SeriesInstanceUID", "Modality")
+            )
         if "Rows" in header or len(files) == 1:
-            found[number, str(header.get("SeriesInstanceUID", "")), modality].append(file)
+            found[number.rjust(9), uid, modality].append(file)
         else:
             bare[file] = modality
     if not found:

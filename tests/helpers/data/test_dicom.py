@@ -162,3 +162,28 @@ def test_what_is_no_dicom_image_is_named(tmp_path):
         ValueError, match=r"series in 'b' holds images of \(1, 2, 4\) and \(1, 3, 4\); expected one shape, but see '1"
     ):
         from_dicom(tmp_path / "b")
+
+
+def test_bytes_that_are_damaged_end_in_one_sentence_with_the_path(tmp_path):
+    """Each byte of the header once, and cuts: the file is read, or named in one line."""
+    file = stack(tmp_path, order=(0,)) / "0.dcm"
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:n] for n in range(0, len(whole), 23)]
+    for at in range(132, len(whole), 5):
+        raw = bytearray(whole)
+        raw[at : at + 2] = rng.bytes(2)
+        damaged.append(bytes(raw))
+    series = whole.index(b"\x20\x00\x0e\x00UI")
+    damaged.append(whole[: series + 4] + b"U\xae" + whole[series + 6 :])  # no such kind of value
+    refused = []
+    for raw in damaged:
+        file.write_bytes(raw)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                from_dicom(file)
+            except ValueError as error:
+                refused.append(str(error))
+    assert len(refused) > len(damaged) / 3
+    assert all("0.dcm" in text and "\n" not in text for text in refused), refused
