@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pooch
@@ -22,12 +24,27 @@ def cache_dir() -> Path:
 
 
 def path(name: str) -> Path:
-    """Where sample file `name` is. Raises FileNotFoundError with the command that brings it if it is not there."""
-    select(name)
-    file = cache_dir() / name
+    """Where sample file `name` is, verified by its sha256 once a process.
+
+    Warns, with the command that mends it, of a file that is damaged or another. Raises FileNotFoundError, with the
+    command that brings it, if it is not there.
+    """
+    sample, file = select(name)[0], cache_dir() / name
+    command = f"python -m data_scripts.fetch {name}"
     if not file.is_file():
-        raise FileNotFoundError(f"{name} is not in {file.parent}; bring it with: python -m data_scripts.fetch {name}")
+        raise FileNotFoundError(f"{name} is not in {file.parent}; bring it with: {command}")
+    facts = file.stat()
+    if not _verified(file, sample, facts.st_mtime_ns, facts.st_size):
+        warnings.warn(
+            f"{file} is damaged or another file, and what is read from it wrong; bring it again with: {command}",
+            stacklevel=2,
+        )
     return file
+
+
+@cache
+def _verified(file: Path, sample: Sample, _changed: int, _size: int) -> bool:
+    return _is_there(file, sample)
 
 
 def fetch(what: str = EVERYTHING, *, registry: Path = REGISTRY, report: Callable[[str], None] = print) -> list[Path]:

@@ -12,6 +12,7 @@ from helpers.data.image_set import ImageSet
 from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS
 from helpers.data.readers.dicom import from_dicom
+from helpers.data.readers.oct import oct_scan
 from helpers.data.readers.pictures import SUFFIXES
 from helpers.data.readers.public import acdc_nifti, acdc_slices, disc_crops, medmnist
 from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
@@ -22,7 +23,17 @@ from helpers.data.samples import SAMPLES, sample
 SOURCES = ("phantom", "sample", "public", "folder")
 READERS: dict[str, Callable[..., ImageSet]] = {
     reader.__name__: reader
-    for reader in (acdc_nifti, acdc_slices, disc_crops, medmnist, from_folder, from_dicom, from_nifti, from_metaimage)
+    for reader in (
+        acdc_nifti,
+        acdc_slices,
+        disc_crops,
+        medmnist,
+        oct_scan,
+        from_folder,
+        from_dicom,
+        from_nifti,
+        from_metaimage,
+    )
 }
 MAPS = ("file", "mask", "scribbles", "instances")  # options that are paths
 VOLUMES = {".nii": from_nifti, ".gz": from_nifti, ".mha": from_metaimage, ".mhd": from_metaimage, ".hdr": from_analyze}

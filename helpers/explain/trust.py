@@ -20,7 +20,7 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: float = 0) ->
     """Whether each map's maximum lies in the mask, or at most `tolerance` pixels from it: (N,) bool.
 
     Maps and masks (N, H, W) at image size; of several maxima the first in reading order counts. Raises ValueError for
-    an empty mask or one that does not fit. Source: Zhang et al., Top-down Neural Attention, ECCV 2016.
+    NaN, an empty mask or one that does not fit. Source: Zhang et al., Top-down Neural Attention, ECCV 2016.
     """
     maps, masks = _pair(maps, masks)
     distances = np.stack([ndimage.distance_transform_edt(~mask) for mask in masks])
@@ -70,6 +70,7 @@ def deletion_insertion(
     n, _, height, width = images.shape
     if maps.ndim != 3 or len(maps) != n:
         raise ValueError(f"maps of shape {tuple(maps.shape)} do not fit {n} images: expected ({n}, h, w)")
+    _finite(maps.detach().cpu().numpy())
     if reference is None:
         sigma = min(height, width) / 10
         blurred = ndimage.gaussian_filter(images.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
@@ -112,6 +113,7 @@ def rank_correlation(a: ArrayLike, b: ArrayLike, *, absolute: bool = False) -> n
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
         raise ValueError(f"maps of shape {a.shape} and {b.shape} cannot be compared: expected the same shape")
+    _finite(a), _finite(b)
     a, b = (np.abs(x) if absolute else x for x in (a.reshape(len(a), -1), b.reshape(len(b), -1)))
     varied = (np.ptp(a, 1) > 0) & (np.ptp(b, 1) > 0)
     return np.array([stats.spearmanr(x, y).statistic if v else 0.0 for x, y, v in zip(a, b, varied, strict=True)])
@@ -141,9 +143,15 @@ def _pair(maps: ArrayLike, masks: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     maps, masks = np.asarray(maps, float), np.asarray(masks) > 0
     if maps.ndim != 3 or masks.shape != maps.shape:
         raise ValueError(f"masks of shape {masks.shape} do not fit maps of shape {maps.shape}, expected (N, H, W)")
+    _finite(maps)
     if empty := np.flatnonzero(~masks.any((1, 2))).tolist():
         raise ValueError(f"empty mask at index {empty[0]}: expected at least one pixel to find")
     return maps, masks
+
+
+def _finite(maps: np.ndarray) -> None:
+    if bad := np.flatnonzero(~np.isfinite(maps).all(tuple(range(1, maps.ndim)))).tolist():
+        raise ValueError(f"map {bad[0]} holds NaN or infinite values: expected finite numbers")
 
 
 def _rows(target: Target, index: Tensor) -> Target:

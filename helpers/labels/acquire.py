@@ -18,7 +18,8 @@ class Pool:
 
     features: (N, D) finite numbers. labelled: (L,) different indices, may be empty. probs: (N, C), what the present
     model answers, or (N, C, H, W) for every pixel. members: (M, N, C) or (M, N, C, H, W), the answers of M models, or
-    of one with dropout left on. truth: (N,) integer labels, for the oracle only.
+    of one with dropout left on. truth: (N,) integer labels, for the oracle only. Lists and tensors become arrays, and
+    features and probabilities of other types float64 (float32 stays): squares of 8-bit integers would overflow.
     Raises ValueError for no images, other shapes, and values that are no features, indices or probabilities.
     """
 
@@ -29,18 +30,27 @@ class Pool:
     truth: np.ndarray | None = None
 
     def __post_init__(self):
-        features, labelled = np.asarray(self.features), np.asarray(self.labelled)
+        for name in ("features", "probs", "members", "labelled", "truth"):
+            if (values := getattr(self, name)) is not None:
+                values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+                convert = _integers if name in ("labelled", "truth") else _floats
+                object.__setattr__(self, name, convert(name, values))
+        features, labelled = self.features, self.labelled
         if features.ndim != 2 or not len(features):
             raise ValueError(f"features have shape {features.shape}; expected (N, D) with at least one image")
         if not np.isfinite(features).all():
             raise ValueError("features hold NaN or infinite values; expected finite numbers")
-        if len(set(labelled.tolist())) != len(labelled) or not set(labelled.tolist()) <= set(range(len(features))):
+        if (
+            labelled.ndim != 1
+            or len(set(labelled.tolist())) != len(labelled)
+            or not np.isin(labelled, range(len(features))).all()
+        ):
             raise ValueError(f"labelled is {labelled.tolist()}; expected different indices below {len(features)}")
         for name, axis in (("probs", 1), ("members", 2)):
             if getattr(self, name) is not None:
-                _check_probs(name, np.asarray(getattr(self, name)), axis, len(features))
-        if self.truth is not None and np.shape(self.truth) != (len(features),):
-            raise ValueError(f"truth has shape {np.shape(self.truth)}; expected ({len(features)},)")
+                _check_probs(name, getattr(self, name), axis, len(features))
+        if self.truth is not None and self.truth.shape != (len(features),):
+            raise ValueError(f"truth has shape {self.truth.shape}; expected ({len(features)},)")
 
     @property
     def unlabelled(self) -> np.ndarray:
@@ -224,6 +234,19 @@ def _candidates(pool: Pool, budget: int, *needs: str) -> np.ndarray:
         if getattr(pool, name) is None:
             raise ValueError(f"the pool has no {name}; expected them for this strategy")
     return rows
+
+
+def _floats(name: str, values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{name} hold {values.dtype}; expected numbers")
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+
+
+def _integers(name: str, values: np.ndarray) -> np.ndarray:
+    """Integers, also of floats without a fraction; no booleans, which are a mask."""
+    if values.dtype.kind not in "iuf" or not (values == np.rint(values)).all():
+        raise ValueError(f"{name} is {values.tolist()}; expected integers")
+    return values if values.dtype.kind in "iu" else values.astype(int)
 
 
 def _check_probs(name: str, values: np.ndarray, axis: int, images: int) -> None:

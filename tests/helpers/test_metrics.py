@@ -108,8 +108,54 @@ def test_temperature_is_recovered_and_is_the_minimum(true_t):
     assert fit_temperature(logits[:, None], labels) == pytest.approx(t)  # (N, 1) as a model gives it
 
 
-def test_temperature_of_overlapping_or_separable_classes_stays_positive():
-    logits = torch.linspace(-3, 3, 50)
-    for labels in (logits > 0, logits < 0, torch.ones(50)):
-        t = fit_temperature(logits, labels.long())
-        assert 0 < t < float("inf")
+@pytest.mark.parametrize(
+    ("labels", "why", "side"),
+    [
+        (torch.linspace(-3, 3, 50) > 0, "right about all images", -1),
+        (torch.linspace(-3, 3, 50) < 0, "no better than chance", 1),
+        (torch.arange(50) % 2 == 0, "no better than chance", 1),
+    ],
+)
+def test_a_temperature_without_an_end_is_told_and_finite(labels, why, side):
+    with pytest.warns(UserWarning, match=f"^the logits are {why}: no temperature is best, stopped at"):
+        t = fit_temperature(torch.linspace(-3, 3, 50), labels.long())
+    assert 0.01 <= t <= 100 and side * np.log(t) > 0.5
+    with pytest.warns(UserWarning, match="no better than chance"):
+        assert 0.01 <= fit_temperature([0.0, 0.0], [0, 1]) <= 100
+
+
+@pytest.mark.parametrize(
+    ("labels", "probs", "message"),
+    [
+        ([1, 0], [3.0, -2], "the scores hold 3; expected probabilities in 0…1, not logits"),
+        ([1, 0], [np.nan, 0.5], "the scores hold nan; expected probabilities"),
+        ([1, -1], [0.9, 0.1], "labels hold -1; expected 0 (normal) and 1 (abnormal)"),
+        ([1, 2], [0.9, 0.1], "labels hold 2; expected 0"),
+        ([], [], "labels have shape (0,) and scores (0,); expected (N,) of one or more images"),
+        ([1, 0], [[0.9, 0.1], [0.2, 0.8]], "labels have shape (2,) and scores (2, 2); expected"),
+    ],
+)
+@pytest.mark.parametrize("score", [calibration_error, reliability])
+def test_what_is_no_probability_or_label_is_named(score, labels, probs, message):
+    with pytest.raises(ValueError) as error:
+        score(labels, probs)
+    assert str(error.value).startswith(message)
+
+
+def test_scores_that_are_not_numbers_give_no_threshold_and_no_temperature():
+    labels, scores = np.array([0, 1, 1]), np.array([0.1, np.nan, 0.9])
+    for score in (
+        lambda y, s: threshold_for_sensitivity(y, s, sensitivity=1),
+        lambda y, s: sensitivity_specificity(y, s, threshold=0.5),
+        lambda y, s: fit_temperature(torch.tensor(s), torch.tensor(y)),
+    ):
+        with pytest.raises(ValueError, match="the scores hold nan; expected finite numbers"):
+            score(labels, scores)
+        with pytest.raises(ValueError, match="labels hold -1; expected 0"):
+            score(2 * labels - 1, labels + 0.5)
+    assert threshold_for_sensitivity([0, 1], [-4.0, 3], sensitivity=1) == 3  # logits may be cut, too
+
+
+def test_lists_and_rounding_are_no_fault():
+    assert calibration_error([1, 0], [np.float32(1) + np.finfo(np.float32).eps, 0.0]) == pytest.approx(0, abs=1e-6)
+    assert calibration_error([True, False], [0.75, 0.25]) == calibration_error([1, 0], [0.75, 0.25]) == 0.25

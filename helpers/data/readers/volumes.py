@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from helpers.data.image_set import UNLABELLED, ImageSet
 from helpers.data.readers.pictures import translate
+from helpers.data.readers.whole import whole
 
 File = str | Path
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+AIR = -1024  # Hounsfield units: CT has nothing below
 TO_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 
 
@@ -27,25 +28,39 @@ def from_nifti(
     plane: "axial" (from foot to head), "coronal" (from back to front) or "sagittal" (from left to right), after the
     axes were turned to RAS; "stored": along the third axis as it is in the file, with rows along the second. A fourth
     axis is `frames`. mask, scribbles, instances: files on the same grid; scribbles hold 255 where nothing was drawn.
-    value_range: the display range of the header, else the 0.5th to 99.5th percentile. load: file -> nibabel image.
+    value_range: the display range of the header if values lie in it, else the 0.5th to 99.5th percentile without
+    padding (values below air that stand alone). load: file -> nibabel image.
 
-    Raises ValueError for an unreadable file, NaN, and a mask of another shape, place or with unknown values.
+    One warning tells of a header that does not say where left is, an sform (used) and a qform that disagree, sizes of
+    voxels that do, and of padding. Raises ValueError for a damaged file, NaN, values that float32 cannot hold, and a
+    mask of another shape, place or with unknown values.
     """
     if plane not in (*PLANES, "stored"):
         raise ValueError(f"plane is {plane!r}; expected one of {', '.join(PLANES)} or stored")
-    volume, voxels = _volume(Path(file), load, plane)
+    volume, voxels, doubts = _volume(Path(file), load, plane)
     across = PLANES.get(plane, 2)
     maps = dict(masks=mask, scribbles=scribbles, instances=instances)
-    given = {kind: _map(Path(f), load, plane, volume, kind, mask_names) for kind, f in maps.items() if f is not None}
+    given = {
+        kind: _map(Path(f), load, plane, volume, voxels.shape, kind, mask_names)
+        for kind, f in maps.items()
+        if f is not None
+    }
     low, high = (float(volume.header[key]) for key in ("cal_min", "cal_max"))
-    gap, *spacing = _zooms(volume, across)
+    with whole(Path(file), "a volume"):
+        gap, *spacing = _zooms(volume, across, plane != "stored")
     images = _slices(native(voxels), plane)[:, None]
     depth = voxels.shape[across]
+    shown = np.isfinite([low, high]).all() and low < high and low < images.max() and high > images.min()
+    pad = padding(images)
+    if pad is not None:
+        doubts.append(f"{np.mean(images == pad):.0%} of the voxels are {pad:g}: padding, left out of value_range")
+    if doubts:
+        warnings.warn(f"'{Path(file).name}': {'; '.join(doubts)}", stacklevel=2)
     return ImageSet(
         name="own-volume",
         modality="unknown",
         images=images,
-        value_range=(low, high) if low < high else span(images, (0.5, 99.5)),
+        value_range=(low, high) if shown else span(images, (0.5, 99.5), pad),
         **given,
         patients=np.zeros(len(images), int),
         volumes=np.zeros(len(images), int),
@@ -82,6 +97,8 @@ def _load_metaimage(file: Path) -> nibabel.Nifti1Image:
         import SimpleITK
     except ImportError as error:
         raise ImportError('MetaImage needs SimpleITK; install it with: pip install ".[metaimage]"') from error
+    with file.open("rb") as stored:
+        head = stored.read(4096).partition(b"ElementDataFile")[0]
     image = SimpleITK.ReadImage(str(file))
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise ValueError("it has several channels")
@@ -92,43 +109,75 @@ def _load_metaimage(file: Path) -> nibabel.Nifti1Image:
     affine[:n, 3] = image.GetOrigin()[:n]
     affine[:2] *= -1  # its axes point left and back, those of nibabel right and front
     voxels = SimpleITK.GetArrayFromImage(image).T
-    return nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype)
+    made = nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype)
+    if not re.search(rb"^(TransformMatrix|Rotation|Orientation)\s*=", head, re.MULTILINE):
+        made.header.set_sform(affine, 0)
+    return made
 
 
-def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimages.SpatialImage, np.ndarray]:
-    """A volume, turned to RAS unless plane is "stored", and its voxels (x, y, z) or (x, y, z, t)."""
+def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimages.SpatialImage, np.ndarray, list[str]]:
+    """A volume, turned to RAS unless plane is "stored", its voxels (x, y, z) or (x, y, z, t); doubts."""
     if not file.is_file():
         raise ValueError(f"there is no file '{file.name}'")
-    try:
+    with whole(file, "a volume"):
         image = load(file)
+        doubts = [] if plane == "stored" else _doubts(image)
         if (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0):  # float64 by default
             image = type(image)(np.asarray(image.dataobj, np.float32), image.affine, image.header)
         if len(image.shape) == 2:
             image = nibabel.Nifti1Image(np.asanyarray(image.dataobj)[..., None], image.affine, image.header)
         image = image if plane == "stored" else nibabel.as_closest_canonical(image)
         voxels = np.asanyarray(image.dataobj)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-        raise ValueError(f"'{file.name}' cannot be read as a volume: {str(error).splitlines()[-1]}") from error
-    if voxels.dtype.kind not in "iuf" or not 3 <= voxels.ndim <= 4:
+    if voxels.ndim == 4 and voxels.shape[3] == 1:
+        voxels = voxels[..., 0]
+    if voxels.dtype.kind not in "iuf" or not 3 <= voxels.ndim <= 4 or not voxels.size:
         raise ValueError(f"'{file.name}' holds {voxels.dtype} of shape {voxels.shape}; expected numbers, 2 to 4 axes")
-    if voxels.dtype.kind == "f" and (bad := int((~np.isfinite(voxels)).sum())):
+    if voxels.dtype.kind == "f" and (bad := int((~(np.abs(voxels) <= np.finfo(np.float32).max)).sum())):
         raise ValueError(f"'{file.name}' holds {bad} NaN or infinite values; expected finite numbers")
-    return image, voxels
+    return image, voxels, doubts
 
 
-def _zooms(volume, across: int) -> list[float]:
+def _doubts(image: nibabel.spatialimages.SpatialImage) -> list[str]:
+    """What a header leaves open about the place of its voxels in the body; ValueError if it is no place."""
+    affine, header, doubts = np.asarray(image.affine, float), image.header, []
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise ValueError(f"its affine matrix is {affine[:3].round(3).tolist()}; expected one that can be inverted")
+    if not isinstance(header, nibabel.Nifti1Header):  # Analyze, of which `from_analyze` says it
+        return doubts
+    sizes, zooms = nibabel.affines.voxel_sizes(affine), np.array(header.get_zooms()[:3], float)
+    if not np.allclose(sizes[: len(zooms)], zooms, rtol=0.01):
+        doubts.append(f"voxels are {_mm(zooms)} by their sizes and {_mm(sizes)} by the affine matrix, which is used")
+    sform, qform = (get(coded=True)[0] for get in (header.get_sform, header.get_qform))
+    if sform is None and qform is None:
+        doubts.append("the header does not say where left is: taken as stored from right to left")
+    elif sform is not None and qform is not None:
+        shape = (*image.shape[:3], 1, 1)[:3]
+        corners = np.stack(np.meshgrid(*([0, n - 1] for n in shape), indexing="ij"), -1).reshape(-1, 3)
+        apart = [nibabel.affines.apply_affine(form, corners) for form in (sform, qform)]
+        if (far := np.linalg.norm(apart[0] - apart[1], axis=1).max()) > 0.5 * sizes.min():
+            doubts.append(f"sform and qform disagree by up to {far:.3g} mm: the sform is used")
+    return doubts
+
+
+def _mm(sizes: np.ndarray) -> str:
+    return "×".join(f"{size:.3g}" for size in sizes) + " mm"
+
+
+def _zooms(volume, across: int, turned: bool) -> list[float]:
     """mm from slice to slice, row to row and column to column, NaN where unknown."""
     column, row = (axis for axis in range(3) if axis != across)
     zooms = np.array(volume.header.get_zooms()[:3], float)
+    if isinstance(volume.header, nibabel.Nifti1Header) and turned:
+        zooms = nibabel.affines.voxel_sizes(volume.affine)
     units = volume.header.get_xyzt_units()[0] if hasattr(volume.header, "get_xyzt_units") else "mm"
-    return (np.where(zooms > 0, zooms, np.nan) * TO_MM[units])[[across, row, column]].tolist()
+    return (np.where((zooms > 0) & np.isfinite(zooms), zooms, np.nan) * TO_MM[units])[[across, row, column]].tolist()
 
 
-def _map(file: Path, load: Callable, plane: str, volume, kind: str, names: tuple[str, ...]) -> np.ndarray:
+def _map(file: Path, load: Callable, plane: str, volume, shape, kind: str, names: tuple[str, ...]) -> np.ndarray:
     """Masks, scribbles or instances of a volume as integers (N, H, W)."""
-    image, stored = _volume(file, load, plane)
-    if stored.shape != volume.shape:
-        raise ValueError(f"mask '{file.name}' has shape {stored.shape}; expected that of the image, {volume.shape}")
+    image, stored, _ = _volume(file, load, plane)
+    if stored.shape != shape:
+        raise ValueError(f"mask '{file.name}' has shape {stored.shape}; expected that of the image, {shape}")
     if plane != "stored" and not np.allclose(image.affine, volume.affine, atol=0.01):
         raise ValueError(f"mask '{file.name}' lies elsewhere in the body than the image; expected the same affine")
     if names and kind != "instances":
@@ -162,7 +211,22 @@ def native(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(fits[0] if fits else np.float32)
 
 
-def span(images: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """The values at two percentiles, one apart if they are equal."""
-    low, high = (float(value) for value in np.percentile(images, percentiles))
+def padding(images: np.ndarray, named=(), *, air: bool = True) -> float | None:
+    """The lowest or highest value where it is padding: it stands alone, 100 or more away from all others.
+
+    named: values that a header calls padding. air: the lowest counts, too, where it lies below -1024, air in CT.
+    """
+    ends = {float(images.min()): 1, float(images.max()): -1}
+    for value, way in ends.items():
+        if value in named or (air and way == 1 and value < AIR):
+            rest = images[images != value]
+            if rest.size and abs(float(rest.min() if way == 1 else rest.max()) - value) >= 100:
+                return value
+    return None
+
+
+def span(images: np.ndarray, percentiles: tuple[float, float], pad: float | None = None) -> tuple[float, float]:
+    """The values at two percentiles of what is not padding, one apart if they are equal."""
+    values = images if pad is None else images[images != pad]
+    low, high = (float(value) for value in np.percentile(values, percentiles))
     return low, high if high > low else low + 1

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
+from helpers.data.download import unwritable
 from helpers.data.fetch import cache_dir, path
 from helpers.data.image_set import ImageSet
 from helpers.data.samples import drr
@@ -39,18 +44,25 @@ def radiograph(name: str) -> np.ndarray:
 
 
 def chest_views(*, images: int | None = None, size: int = 96, seed: int = 0) -> ImageSet:
-    """`helpers.data.drr.chest_views` of the sample CT, 900 if not said, computed once and then read from the cache."""
+    """`helpers.data.drr.chest_views` of the sample CT, 900 if not said, computed once and then read from the cache.
+
+    Views that are damaged are computed again; where the cache cannot be written, a warning says that they are not kept.
+    """
     images = images or 900
     arguments = dict(images=images, size=size, seed=seed)
     code = hashlib.sha256(Path(drr.__file__).read_bytes()).hexdigest()[:8]  # views of older code are not reused
     file = cache_dir() / f"chest_views-{images}-{size}-{seed}-{code}.npz"
-    if not file.exists():
-        views = drr.chest_views(path("chest_ct.nii.gz"), path("chest_ct_labels.nii.gz"), progress=progress, **arguments)
-        partial = file.with_suffix(f".{os.getpid()}.partial.npz")
+    damaged = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+    with suppress(*damaged), np.load(file, allow_pickle=False) as stored:
+        return drr.image_set(stored["images"], stored["masks"])
+    views = drr.chest_views(path("chest_ct.nii.gz"), path("chest_ct_labels.nii.gz"), progress=progress, **arguments)
+    partial = file.with_suffix(f".{os.getpid()}.partial.npz")
+    try:
         np.savez_compressed(partial, images=views.images, masks=views.masks)
         partial.replace(file)
-    with np.load(file, allow_pickle=False) as stored:
-        return drr.image_set(stored["images"], stored["masks"])
+    except OSError as error:
+        warnings.warn(f"the views are not kept: {unwritable(file.parent, error)}", stacklevel=2)
+    return views
 
 
 @dataclass(frozen=True)

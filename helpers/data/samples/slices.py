@@ -11,6 +11,7 @@ where a file was not brought (with the command that brings it).
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -81,7 +82,9 @@ def ct(*, size: int | None = None, images: int | None = None) -> ImageSet:
 
     From the feet to the head; the patient's right is on the left of the image, the front at the top.
     """
-    scan, labels = (from_nifti(path(name)) for name in ("chest_ct.nii.gz", "chest_ct_labels.nii.gz"))
+    with warnings.catch_warnings():  # the padding of the scan, -2048, is clipped below
+        warnings.simplefilter("ignore")
+        scan, labels = (from_nifti(path(name)) for name in ("chest_ct.nii.gz", "chest_ct_labels.nii.gz"))
     slices = _spread(len(scan), images, "ct")
     chosen = replace(
         scan[slices],

@@ -1,5 +1,7 @@
 """Projected radiographs, on made-up volumes: line integrals, opacities, masks, and the cache of the samples."""
 
+import errno
+
 import nibabel
 import numpy as np
 import pytest
@@ -194,6 +196,7 @@ def test_views_are_computed_once_and_then_read_from_the_cache(files, monkeypatch
     for name in ("chest_ct.nii.gz", "chest_ct_labels.nii.gz"):
         (tmp_path / name).symlink_to(files / name)
     monkeypatch.setenv("SMALL_SAMPLE_DATA", str(tmp_path))
+    monkeypatch.setattr(samples, "path", tmp_path.joinpath)  # made up, so not those of the registry
     calls, compute = [], drr.chest_views
     monkeypatch.setattr(drr, "chest_views", lambda *a, **k: calls.append(k["seed"]) or compute(*a, **k))
     first, again = (chest_views(images=2, size=32, seed=5) for _ in range(2))
@@ -206,7 +209,27 @@ def test_views_are_computed_once_and_then_read_from_the_cache(files, monkeypatch
     monkeypatch.setattr(samples.drr, "__file__", __file__)
     chest_views(images=2, size=32, seed=6)
     assert calls == [6, 6]  # other code
+    for kept in tmp_path.glob("chest_views-*.npz"):
+        kept.write_bytes(kept.read_bytes()[:500])
+    assert chest_views(images=2, size=32, seed=6).content_hash() != first.content_hash()
+    assert calls == [6, 6, 6]  # damaged
     assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_views_that_cannot_be_kept_are_told(files, monkeypatch, tmp_path):
+    for name in ("chest_ct.nii.gz", "chest_ct_labels.nii.gz"):
+        (tmp_path / name).symlink_to(files / name)
+    monkeypatch.setenv("SMALL_SAMPLE_DATA", str(tmp_path))
+    monkeypatch.setattr(samples, "path", tmp_path.joinpath)  # made up, so not those of the registry
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.warns(
+        UserWarning, match=r"^the views are not kept: cannot write to .*: the disk is full; SMALL_SAMPLE_D"
+    ):
+        assert len(chest_views(images=2, size=32, seed=5)) == 2
 
 
 def test_views_without_the_ct_say_how_to_bring_it(monkeypatch, tmp_path):

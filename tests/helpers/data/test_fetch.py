@@ -4,6 +4,7 @@ import csv
 import errno
 import hashlib
 import os
+import warnings
 import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -183,9 +184,26 @@ def test_unknown_name_lists_the_known(capsys):
 def test_path_says_the_command_that_brings_the_file(index):
     with pytest.raises(FileNotFoundError, match="python -m data_scripts.fetch chest_cr.dcm"):
         fetching.path("chest_cr.dcm")
-    fetching.cache_dir().mkdir()
-    (fetching.cache_dir() / "chest_cr.dcm").touch()
-    assert fetching.path("chest_cr.dcm") == fetching.cache_dir() / "chest_cr.dcm"
+
+
+def test_a_file_is_verified_where_it_is_used(monkeypatch, tmp_path):
+    whole = fetching.path("chest_ct_structures.csv").read_bytes()
+    monkeypatch.setenv("SMALL_SAMPLE_DATA", str(tmp_path))
+    file = tmp_path / "chest_ct_structures.csv"
+    file.write_bytes(whole)
+    assert fetching.path(file.name) == file
+    for damaged in (whole[:1700], b"", whole.replace(b"lung", b"lunG")):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning) as found:
+            fetching.path(file.name)
+        assert [str(w.message) for w in found] == [
+            f"{file} is damaged or another file, and what is read from it wrong; bring it again with: "
+            "python -m data_scripts.fetch chest_ct_structures.csv"
+        ]
+    file.write_bytes(whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fetching.path(file.name) == file
 
 
 def test_registry_rows_are_complete_and_safe():

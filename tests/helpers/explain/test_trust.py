@@ -75,6 +75,9 @@ def test_masks_that_cannot_be_used(square, score):
         score(maps, square)
     with pytest.raises(ValueError, match="do not fit maps"):
         score(maps[:1, :5, :5], square)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="^map 0 holds NaN or infinite values: expected finite numbers$"):
+            score(np.where(square, value, maps[:1]), square)
 
 
 # --- faithfulness --------------------------------------------------------------------------------------------------
@@ -145,6 +148,10 @@ def test_maps_that_do_not_fit(checkered):
         deletion_insertion(Corner(), checkered, torch.zeros(1, 8, 8))
     with pytest.raises(ValueError, match="images hold 128 NaN"):
         deletion_insertion(Corner(), checkered * float("nan"), torch.zeros(2, 8, 8))
+    with pytest.raises(ValueError, match="map 1 holds NaN"):
+        deletion_insertion(Corner(), checkered, torch.stack([torch.zeros(8, 8), torch.full((8, 8), float("nan"))]))
+    with pytest.raises(ValueError, match="map 0 holds NaN"):
+        rank_correlation(np.full((1, 4, 4), np.nan), np.ones((1, 4, 4)))
     with pytest.raises(ValueError, match="need a classifier"):
         deletion_insertion(nn.Identity(), checkered, torch.zeros(2, 8, 8), target=1)
 

@@ -1,7 +1,10 @@
 """Strategies of active learning: the picks of scikit-activeml and baal, and what is asked of every strategy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from baal.active import heuristics
 from skactiveml.classifier import SklearnClassifier
 from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling
@@ -278,6 +281,10 @@ def test_uncertainty_of_pixels_is_their_mean(name):
         (dict(probs=np.full((4, 0), 0.5)), "expected \\(N, C\\)"),
         (dict(members=np.full((4, 2), 0.5)), "expected \\(M, N, C\\)"),
         (dict(members=np.full((3, 4, 2), 0.4)), "do not sum to 1"),
+        (dict(labelled=np.array([0.5])), "labelled is \\[0.5\\]; expected integers"),
+        (dict(labelled=np.array([True, False])), "expected integers"),
+        (dict(truth=np.array([0, 1, np.nan, 1])), "expected integers"),
+        (dict(features=[["a"], ["b"], ["c"], ["d"]]), "features hold <U1; expected numbers"),
         (dict(truth=np.zeros(3, int)), "truth has shape \\(3,\\); expected \\(4,\\)"),
     ],
 )
@@ -301,3 +308,28 @@ def test_strategies_of_images_and_of_pixels_are_told_apart():
         acquire.badge(pool_of(pixels=True), 1, seed=0)
     with pytest.raises(ValueError, match="foreground_random expects \\(N, C, H, W\\)"):
         acquire.foreground_random(pool_of(), 1, seed=0)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16])
+def test_features_of_any_type_are_picked_as_those_of_float64(name, dtype):
+    rng = np.random.default_rng(3)
+    whole = pool_of(pixels=name == "foreground_random")
+    features = rng.integers(0, 256, whole.features.shape).astype(dtype)
+    picks = [
+        STRATEGIES[name](replace(whole, features=x), 6, seed=0).tolist() for x in (features, features.astype(float))
+    ]
+    assert picks[0] == picks[1] and len(set(picks[0])) == 6
+
+
+@pytest.mark.parametrize("make", [np.ndarray.tolist, torch.from_numpy, lambda a: torch.from_numpy(a).requires_grad_()])
+def test_lists_and_tensors_are_kept_as_arrays(make):
+    rng = np.random.default_rng(0)
+    x, p = rng.normal(size=(9, 2)), rng.dirichlet([1, 1], (3, 9))
+    plain = Pool(x, np.array([0]), probs=p[0], members=p, truth=np.arange(9) % 2)
+    other = Pool(make(x), [0], probs=make(p[0]), members=make(p), truth=(np.arange(9) % 2).tolist())
+    for name in STRATEGIES:
+        if name != "foreground_random":
+            assert STRATEGIES[name](other, 3, seed=1).tolist() == STRATEGIES[name](plain, 3, seed=1).tolist()
+    assert len(Pool(x, []).unlabelled) == 9
+    assert Pool(x.astype(np.float32), [0]).features.dtype == np.float32
