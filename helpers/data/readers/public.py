@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from helpers.data.image_set import UNLABELLED, ImageSet
-from helpers.data.readers.pictures import numbered, read_image, read_labels, translate
+from helpers.data.readers.masks import read_labels
+from helpers.data.readers.pictures import numbered, read_image, translate
 from helpers.data.readers.volumes import from_nifti
 from helpers.data.resample import CENTRED, LETTERBOXED, centred, respaced, stack
 
