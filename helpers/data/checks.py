@@ -10,6 +10,7 @@ import psutil
 from helpers.data.image_set import ImageSet
 from helpers.data.readers.layout import some
 from helpers.data.readers.masks import MANY, is_noisy
+from helpers.data.readers.names import Found
 from helpers.data.resample import resize
 
 SAME = 0.95  # correlation of fingerprints: re-encoded, resized or brightened copies have 0.98, other patients 0.6
@@ -45,50 +46,50 @@ def alike(prints: list[np.ndarray], patients: np.ndarray | None = None) -> list[
     return [(i, j) for i, j in found if patients is None or patients[i] != patients[j]]
 
 
-def suspicions(
-    data: ImageSet, files: list[Path], root: Path, prints: list[np.ndarray], values: list[list]
-) -> list[str]:
+def suspicions(data: ImageSet, found: Found, read: list, prints: list[np.ndarray]) -> list[str]:
     """Sentences about masks that are blurred, of many values or inverted, images that look the same, small classes.
 
-    values: what the mask of each image holds as stored; empty without one.
+    read: the `Picture` of each image. prints: their fingerprints.
     """
-    return [*_of_masks(data, files, root, values), *_of_copies(data, files, root, prints), *_of_classes(data)]
+    return [*_of_masks(data, found, read), *_of_copies(data, found, prints), *_of_classes(data)]
 
 
-def _of_masks(data: ImageSet, files: list[Path], root: Path, values: list[list]) -> list[str]:
-    found, pick = [], lambda chosen: [file for file, yes in zip(files, chosen, strict=True) if yes]
-    if blurred := pick([bool(v) and is_noisy(v) for v in values]):
-        found.append(
-            f"masks of {some(blurred, root)} hold more than two grey values, as JPEG or a resize makes them; "
-            "taken as two, parted at half of the largest"
-        )
-    two = len(data.mask_names) == 2
-    if graded := pick([two and 2 < len(v) <= MANY and v[-1] > 127 and not is_noisy(v) for v in values]):
-        found.append(
-            f"masks of {some(graded, root)} hold several grey values, all but 0 taken as {data.mask_names[1]}; "
-            "if they are classes, give mask_names and values"
-        )
+def _of_masks(data: ImageSet, found: Found, read: list) -> list[str]:
     if data.masks is None:
-        return found
-    if full := pick((data.masks > 0).all(axis=(1, 2))):
-        found.append(f"masks of {some(full, root)} cover the whole image")
-    drawn = data.masks.any(axis=(1, 2))
-    corners = (data.masks[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 0).all(axis=1) & (data.masks == 0).any(axis=(1, 2))
-    if corners.sum() > drawn.sum() / 2:
-        found.append(
-            f"masks of {some(pick(corners), root)} hold all four corners: is background marked, not the lesion?"
-        )
-    return found
+        return []
+
+    def those(chosen: list[bool]) -> str:
+        return some([file for file, yes in zip(found.files, chosen, strict=True) if yes], found.root)
+
+    blurred = [bool(p.values) and is_noisy(p.values) for p in read]
+    graded = [
+        len(data.mask_names) == 2 and 2 < len(p.values) <= MANY and p.values[-1] > 127 and not is_noisy(p.values)
+        for p in read
+    ]
+    full = [p.sizes[0] == 0 for p in read]
+    inverted = [p.corners and p.sizes[0] > 0 for p in read]
+    drawn = sum(len(p.sizes) > 1 for p in read)
+    told = {
+        "masks of {} hold more than two grey values, as JPEG or a resize makes them; taken as two, parted at half of "
+        "the largest": blurred,
+        f"masks of {{}} hold several grey values, all but 0 taken as {data.mask_names[1]}; if they are classes, give "
+        "mask_names and values": graded,
+        "masks of {} cover the whole image": full,
+        "masks of {} hold all four corners: is background marked, not the lesion?": [
+            yes and sum(inverted) > drawn / 2 for yes in inverted
+        ],
+    }
+    return [sentence.format(those(chosen)) for sentence, chosen in told.items() if any(chosen)]
 
 
-def _of_copies(data: ImageSet, files: list[Path], root: Path, prints: list[np.ndarray]) -> list[str]:
+def _of_copies(data: ImageSet, found: Found, prints: list[np.ndarray]) -> list[str]:
     if not (pairs := alike(prints, data.patients)):
         return []
     i, j = pairs[0]
     more = f", and {len(pairs) - 1} more such" if len(pairs) > 1 else ""
     return [
-        f"{some([files[i], files[j]], root)} look the same{more}: a split may put one into train and one into test; "
-        "remove one, or give both one patient"
+        f"{some([found.files[i], found.files[j]], found.root)} look the same{more}: a split may put one into train and "
+        "one into test; remove one, or give both one patient"
     ]
 
 

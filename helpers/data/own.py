@@ -5,52 +5,37 @@ What is a mask of which image: `readers.layout`. What its values mean: `readers.
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from helpers.data import checks
 from helpers.data.image_set import UNLABELLED, ImageSet
-from helpers.data.readers.layout import divided, matched, plain, some
 from helpers.data.readers.masks import is_noisy, legend, read_labels, read_mask
-from helpers.data.readers.pictures import SUFFIXES, as_image, bits_used, numbered, page_count, pixels_of
-from helpers.data.readers.table import from_csv
+from helpers.data.readers.names import Found, find
+from helpers.data.readers.pictures import as_image, bits_used, pixels_of
 from helpers.data.readers.volumes import span
 from helpers.data.resample import FILL, LETTERBOXED, letterbox, stack
-
-CLASSES = {"normal": 0, "negative": 0, "abnormal": 1, "positive": 1}
-_NOT_NORMAL = re.compile(r"(?:not|non)[\s_-]?normal")
-_STUDY = re.compile(r"study\d+_(negative|positive)")  # of MURA
-_PATIENT = re.compile(r"patient[\s_-]*(\d+)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a folder holds, before a pixel is read: images, the masks of each by kind, and what is known of them.
-
-    pages: which page of its file an image is; None where the file has one.
-    """
-
-    root: Path
-    files: list[Path]
-    maps: dict[str, list[list[Path]]]
-    known: dict
-    pages: list[int | None]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image (C, H, W), its maps (H, W) by kind, the largest stored value, and the stored values of its mask."""
+    """An image (C, H, W) and its maps (H, W) by kind, with what is known of them before they are resized.
+
+    dtype, largest: of the stored values. values: what the mask holds as stored. sizes: pixels of each class of the
+    mask. corners: whether all four of them are marked.
+    """
 
     image: np.ndarray
     maps: dict[str, np.ndarray]
     dtype: np.dtype
     largest: float
+    shape: tuple[int, int]
     values: list
+    sizes: list[int]
+    corners: bool
 
 
 def from_folder(
@@ -83,76 +68,46 @@ def from_folder(
     ValueError for a folder without images, an image without a class where others have one, an unreadable file, images
     of several sizes where `size` is not given, a mask that does not fit, and more than the memory holds.
     """
-    found = find(data_dir, csv=csv, classes=classes)
-    read, prints = [], []
-    for picture in pictures(found, mask_names, legend(values, tuple(mask_names)), colour=colour, scaled=scaled):
-        prints.append(checks.fingerprint(picture.image))
-        read.append(picture if size is None else _letterboxed(picture, size))
+    found, mask_names = find(data_dir, csv=csv, classes=classes), tuple(mask_names)
+    read, prints, known = [], [], legend(values, mask_names)
+    for i in range(len(found.files)):
+        one = picture(found, i, mask_names, known, colour=colour, scaled=scaled)
+        prints.append(checks.fingerprint(one.image))
+        read.append(one if size is None else boxed(one, size))
         checks.fits_memory(found.root, read[-1].image.nbytes, len(found.files), len(read))
+    data = assembled(found, read, mask_names, values, scaled=scaled, size=size)
+    for sentence in checks.suspicions(data, found, read, prints):
+        warnings.warn(sentence, stacklevel=2)
+    return data
+
+
+def assembled(found: Found, read: list[Picture], mask_names, values, *, scaled=True, size: int | None) -> ImageSet:
+    """The pictures of a folder as one set; they are of one size, `size` where they were boxed."""
     images, value_range, steps = _in_range(found, read, scaled)
     maps = {kind: stack(found.root.name, [p.maps[kind] for p in read], None) for kind in found.maps}
-    classified = {"masks", "scribbles"} & set(maps)
-    data = ImageSet(
+    return ImageSet(
         name="own-folder",
         modality="unknown",
         images=images,
         value_range=value_range,
         **maps,
         **found.known,
-        mask_names=(tuple(mask_names) or ("background", "lesion")) if classified else (),
+        mask_names=(mask_names or ("background", "lesion")) if {"masks", "scribbles"} & set(maps) else (),
         licence="the reader's own",
         steps=(*steps, *_understood(found, read, mask_names, values), *(LETTERBOXED.format(size),) * bool(size)),
     )
-    for sentence in checks.suspicions(data, found.files, found.root, prints, [p.values for p in read]):
-        warnings.warn(sentence, stacklevel=2)
-    return data
 
 
-def find(data_dir: str | Path, *, csv=None, classes=()) -> Found:
-    """The images of a folder and what belongs to each, by names alone; raises ValueError as `from_folder` does."""
-    root = Path(data_dir)
-    if not root.is_dir():
-        raise ValueError(f"there is no folder '{root}'; expected one with pictures")
-    base = root / "images" if (root / "images").is_dir() else root
-    everything, others = divided(root, base, classes)
-    if not everything:
-        raise ValueError(f"'{root.name}' holds no images; expected files ending in {', '.join(SUFFIXES)}")
-    if csv is None:
-        files, known = everything, _of_names(root, base, everything, tuple(classes))
-    else:
-        files, known = from_csv(root / csv, base, everything, tuple(classes))
-    maps = {kind: matched(root, files, everything, kind, found) for kind, found in others.items()}
-    return _of_pages(Found(root, files, maps, known, [None] * len(files)))
-
-
-def _of_pages(found: Found) -> Found:
-    """Each page of a stack as an image: its slices, which stay together, as do the images of a patient."""
-    counts = [page_count(f) if f.suffix.lower() in (".tif", ".tiff") else 1 for f in found.files]
-    if max(counts) == 1:
-        return found
-    of = np.repeat(np.arange(len(counts)), counts)
-    slices = np.concatenate([np.arange(count) for count in counts])
-    known = {k: v[of] if isinstance(v, np.ndarray) else v for k, v in found.known.items()}
-    known["patients"] = of if known["patients"] is None else known["patients"]
-    return Found(
-        found.root,
-        [found.files[i] for i in of],
-        {kind: [files[i] for i in of] for kind, files in found.maps.items()},
-        known | dict(volumes=of, slices=slices),
-        [int(page) if counts[i] > 1 else None for i, page in zip(of, slices, strict=True)],
-    )
-
-
-def pictures(found: Found, names=(), values: dict | None = None, *, colour=False, scaled=True) -> Iterator[Picture]:
-    """The images and their maps one by one, at their own size; `values` as `legend` gives them."""
-    for i, file in enumerate(found.files):
-        page = found.pages[i]
-        pixels = pixels_of(file, page)
-        image, maps, present = as_image(pixels, colour=colour, scaled=scaled), {}, []
-        for kind, files in found.maps.items():
-            maps[kind], stored = _merged(kind, files[i], file, page, image.shape[1:], tuple(names), values)
-            present = stored if kind == "masks" else present
-        yield Picture(image, maps, pixels.dtype, float(pixels.max()), present)
+def picture(found: Found, i: int, names=(), values: dict | None = None, *, colour=False, scaled=True) -> Picture:
+    """Image `i` of a folder and its maps, at their own size; `values` as `legend` gives them."""
+    pixels = pixels_of(found.files[i], found.pages[i])
+    image, maps, present = as_image(pixels, colour=colour, scaled=scaled), {}, []
+    for kind, files in found.maps.items():
+        maps[kind], stored = _merged(kind, files[i], found.files[i], found.pages[i], image.shape[1:], names, values)
+        present = stored if kind == "masks" else present
+    mask = maps.get("masks", np.zeros((2, 2), np.uint8))
+    sizes, corners = np.bincount(mask.ravel()).tolist(), bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all())
+    return Picture(image, maps, pixels.dtype, float(pixels.max()), image.shape[1:], present, sizes, corners)
 
 
 def _merged(kind: str, files: list[Path], image: Path, page, shape, names, values) -> tuple[np.ndarray, list]:
@@ -186,11 +141,12 @@ def _read_map(kind: str, file: Path, page, names, values) -> tuple[np.ndarray, l
     return read_labels(file, known, page=page), []
 
 
-def _letterboxed(picture: Picture, size: int) -> Picture:
+def boxed(picture: Picture, size: int) -> Picture:
+    """The same, padded to a square and resized."""
     black = min(0.0, float(picture.image.min()))  # below 0 in units of their own
     image = letterbox(picture.image, size, fill=black)
     maps = {k: letterbox(m, size, fill=FILL[k], nearest=True) for k, m in picture.maps.items()}
-    return Picture(image, maps, picture.dtype, picture.largest, picture.values)
+    return replace(picture, image=image, maps=maps)
 
 
 def _in_range(found: Found, read: list[Picture], scaled: bool) -> tuple[np.ndarray, tuple[float, float], list[str]]:
@@ -227,40 +183,3 @@ def _understood(found: Found, read: list[Picture], names, values) -> list[str]:
     several, none = (sum(map(test, found.maps["masks"])) for test in (lambda f: len(f) > 1, lambda f: not f))
     steps += [f"several masks of an image merged, in {several}"] * bool(several)
     return steps + [f"no mask file for {none} of {len(read)}: taken as empty"] * bool(none)
-
-
-def _of_names(root: Path, base: Path, files: list[Path], classes: tuple[str, ...]) -> dict:
-    """Labels and patients, as far as the names of folders and files say them."""
-    number_of = {plain(name): i for i, name in enumerate(classes)} or CLASSES
-    labels = [_labels(file.relative_to(base).parts[:-1], number_of, bool(classes)) for file in files]
-    labelled = any(labels) or bool(classes)
-    for file, found in zip(files, labels, strict=True):
-        if labelled and len(found) != 1:
-            raise ValueError(
-                f"'{file.relative_to(base).as_posix()}' has {'two classes' if found else 'no class'}; "
-                f"expected one folder on its path to be named {' or '.join(classes or CLASSES)}"
-                + "; name others by classes="
-                * (not classes)
-            )
-    numbers = [_PATIENT.search(str(file.relative_to(root))) for file in files]
-    lost = [file for file, number in zip(files, numbers, strict=True) if not number]
-    if lost and any(numbers):
-        warnings.warn(
-            f"no patient in the name of {some(lost, root)}, though others have one: each is taken as one of its own; "
-            "expected 'patient' and a number in all",
-            stacklevel=3,
-        )
-    persons = [int(number[1]) if number else -1 - i for i, number in enumerate(numbers)]
-    return dict(
-        labels=np.array([min(found) for found in labels]) if labelled else None,
-        patients=numbered(persons) if any(numbers) else None,
-        class_names=(classes or ("normal", "abnormal")) if labelled else (),
-    )
-
-
-def _labels(folders: tuple[str, ...], number_of: dict[str, int], own: bool) -> set[int]:
-    """The classes that whole names of folders say, or a study of MURA."""
-    names = [plain(folder) for folder in folders]
-    studies = [] if own else [match[1] for match in map(_STUDY.fullmatch, names) if match]
-    studies += [] if own else ["abnormal" for name in names if _NOT_NORMAL.fullmatch(name)]
-    return {number_of[name] for name in (*names, *studies) if name in number_of}

@@ -17,7 +17,7 @@ from helpers.data.phantoms import PHANTOMS
 from helpers.data.readers.dicom import from_dicom
 from helpers.data.readers.layout import divided, paired, some, visible
 from helpers.data.readers.pictures import SUFFIXES
-from helpers.data.readers.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.readers.public import acdc_nifti, acdc_slices, busi, disc_crops, medmnist
 from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
 from helpers.data.registry import PublicSet, read_public, verify
 from helpers.data.resample import letterboxed
@@ -26,7 +26,17 @@ from helpers.data.samples import SAMPLES, sample
 SOURCES = ("phantom", "sample", "public", "folder")
 READERS: dict[str, Callable[..., ImageSet]] = {
     reader.__name__: reader
-    for reader in (acdc_nifti, acdc_slices, disc_crops, medmnist, from_folder, from_dicom, from_nifti, from_metaimage)
+    for reader in (
+        acdc_nifti,
+        acdc_slices,
+        busi,
+        disc_crops,
+        medmnist,
+        from_folder,
+        from_dicom,
+        from_nifti,
+        from_metaimage,
+    )  # fmt: skip
 }
 MAPS = ("file", "mask", "scribbles", "instances")  # options that are paths
 VOLUMES = {".nii": from_nifti, ".gz": from_nifti, ".mha": from_metaimage, ".mhd": from_metaimage, ".hdr": from_analyze}
