@@ -77,7 +77,7 @@ def load(
         return sample(name, **given, **options)
     if source == "public":
         return drawn(_public(read_public()[name], data_dir, size, options), images, seed)
-    return drawn(replace(_own(Path(data_dir), size, options), modality=name), images, seed)
+    return drawn(replace(own(Path(data_dir), size, options), modality=name), images, seed)
 
 
 def names(source: str) -> list[str]:
@@ -110,8 +110,10 @@ def _read(reader: Callable[..., ImageSet], path: Path, size: int | None, options
     return found if size is None else letterboxed(found, size)
 
 
-def _own(folder: Path, size: int | None, options: dict) -> ImageSet:
-    """Pictures, one volume, or one DICOM series: what the names of the files in the folder say."""
+def own(folder: Path, size: int | None, options: dict) -> ImageSet:
+    """Pictures, one volume, or one DICOM series, as the names of the files in the folder say; or one file of these."""
+    if folder.is_file():
+        return _read(VOLUMES.get(folder.suffix.lower(), from_dicom), folder, size, options)
     kinds = kinds_of(folder)
     if len(kinds) > 1:
         several = " and ".join(f"{len(files)} of {kind} ({files[0].name})" for kind, files in kinds.items())
