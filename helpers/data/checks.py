@@ -79,7 +79,8 @@ def _of_masks(data: ImageSet, found: Found, read: list) -> list[str]:
             yes and sum(inverted) > drawn / 2 for yes in inverted
         ],
     }
-    return [sentence.format(those(chosen)) for sentence, chosen in told.items() if any(chosen)]
+    found = [sentence.format(those(chosen)) for sentence, chosen in told.items() if any(chosen)]
+    return found + [f"nothing is drawn in any of the {len(read)} masks"] * (drawn == 0)
 
 
 def _of_copies(data: ImageSet, found: Found, prints: list[np.ndarray]) -> list[str]:

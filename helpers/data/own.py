@@ -15,7 +15,7 @@ from helpers.data import checks
 from helpers.data.image_set import UNLABELLED, ImageSet
 from helpers.data.readers.masks import is_noisy, legend, read_labels, read_mask
 from helpers.data.readers.names import Found, find
-from helpers.data.readers.pictures import as_image, bits_used, pixels_of
+from helpers.data.readers.pictures import as_image, pixels_of, range_used
 from helpers.data.readers.volumes import span
 from helpers.data.resample import FILL, LETTERBOXED, letterbox, stack
 
@@ -24,13 +24,14 @@ from helpers.data.resample import FILL, LETTERBOXED, letterbox, stack
 class Picture:
     """An image (C, H, W) and its maps (H, W) by kind, with what is known of them before they are resized.
 
-    dtype, largest: of the stored values. values: what the mask holds as stored. sizes: pixels of each class of the
-    mask. corners: whether all four of them are marked.
+    dtype, smallest, largest: of the stored values. values: what the mask holds as stored. sizes: pixels of each class
+    of the mask. corners: whether all four of them are marked.
     """
 
     image: np.ndarray
     maps: dict[str, np.ndarray]
     dtype: np.dtype
+    smallest: float
     largest: float
     shape: tuple[int, int]
     values: list
@@ -107,7 +108,9 @@ def picture(found: Found, i: int, names=(), values: dict | None = None, *, colou
         present = stored if kind == "masks" else present
     mask = maps.get("masks", np.zeros((2, 2), np.uint8))
     sizes, corners = np.bincount(mask.ravel()).tolist(), bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all())
-    return Picture(image, maps, pixels.dtype, float(pixels.max()), image.shape[1:], present, sizes, corners)
+    return Picture(
+        image, maps, pixels.dtype, float(pixels.min()), float(pixels.max()), image.shape[1:], present, sizes, corners
+    )
 
 
 def _merged(kind: str, files: list[Path], image: Path, page, shape, names, values) -> tuple[np.ndarray, list]:
@@ -161,11 +164,12 @@ def _in_range(found: Found, read: list[Picture], scaled: bool) -> tuple[np.ndarr
         return images, span(images, (0.5, 99.5)), ["floats as stored; the range is their 0.5th to 99.5th percentile"]
     if not sixteen.any():
         return images, (0.0, 1.0) if images.dtype.kind == "f" else (0, int(np.iinfo(images.dtype).max)), steps
-    bits = bits_used(max(p.largest for p in read if p.dtype == np.uint16))
-    steps += [f"of 16 bits {bits} are used"] * (bits < 16)
-    if scaled and bits < 16:
-        images[sixteen] *= np.float32(65535 / (2**bits - 1))
-    return images, (0.0, 1.0) if scaled else (0, 2**bits - 1), steps
+    deep = [p for p in read if p.dtype == np.uint16]
+    low, high = range_used(min(p.smallest for p in deep), max(p.largest for p in deep))
+    steps += [f"of 16 bits {int(high - low).bit_length()} are used"] * (high - low < 65535)
+    if scaled and high - low < 65535:
+        images[sixteen] = ((images[sixteen] * 65535 - low) / np.float32(high - low)).clip(0)
+    return images, (0.0, 1.0) if scaled else (low, high), steps
 
 
 def _understood(found: Found, read: list[Picture], names, values) -> list[str]:

@@ -1,9 +1,10 @@
 """Which files of a folder are images, and which masks, instances and scribbles belong to them.
 
-The rule. A mask has the name of its image, as it is or with a word for masks before or after it (NAME_mask, NAME-seg_1,
-mask_NAME), and lies beside it, or in a folder named for masks on the same path (images/a/1.png, masks/a/1.png), or in
-one such folder for all if the name is there once. Upper and lower case, the suffix, and how Unicode composes letters do
-not matter. Several masks of an image are one mask. Hidden files and folders are not there.
+The rule. A mask has the name of its image, as it is or with a word for masks before, in or after it (NAME_mask,
+NAME-seg_1, mask_NAME), and lies beside it, or in a folder named for masks on the same path (images/a/1.png and
+masks/a/1.png, train/1.png and train_masks/1.png), or in one such folder for all if the name is there once. Upper and
+lower case, the suffix, blanks or underscores, and how Unicode composes letters do not matter. Several masks of an image
+are one mask. Hidden files and folders are not there.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ NOT_READ = {".gif", ".webp", ".jp2", ".heic", ".avif"}  # pictures all the same
 _WORD = r"(?:mask|segmentation|seg|label|gt|groundtruth|annotation)s?"
 _AFTER = re.compile(rf"(.+?)[\s_.-]+{_WORD}(?:[\s_.-]*\(?\d+\)?)?", re.IGNORECASE)
 _BEFORE = re.compile(rf"{_WORD}(?:[\s_.-]+|(?=\d))(.+)", re.IGNORECASE)
+_WITHIN = re.compile(rf"(.+?)[\s_.-]+{_WORD}([\s_.-]+\d+)", re.IGNORECASE)  # a_mask_01 of a_01
+_GLUED = re.compile(r"(.+?)(?:mask|seg|segmentation|label)s?", re.IGNORECASE)  # where only an image of that name tells
 _IMAGE = re.compile(r"(?:image|img)s?(?:[\s_.-]+|(?=\d))(.+)|(.+?)[\s_.-]+(?:image|img)", re.IGNORECASE)
+_FOLDER = re.compile(
+    r"(.+?)[\s_.-]+(?:(mask|label|segmentation|annotation)s?|image|images)"
+)  # train_masks, train_images
 
 
 def visible(folder: Path) -> list[Path]:
     """The files of a folder, sorted, without those that are hidden or lie in hidden folders."""
-    found = ((f, f.relative_to(folder).parts) for f in folder.rglob("*") if f.is_file())
+    found = ((f, f.relative_to(folder).parts) for f in folder.rglob("*") if not f.is_dir())
     return sorted(f for f, parts in found if not any(p.startswith(".") or p == "__MACOSX" for p in parts))
 
 
@@ -60,24 +66,30 @@ def divided(
     taken = {plain(name) for name in classes}
     for file in visible(root):
         folders = [plain(part) for part in file.relative_to(root).parts[:-1]]
-        kind = next((KINDS[part] for part in folders if part in KINDS and part not in taken), None)
+        kind = next((kind for part in folders if part not in taken and (kind := _kind(part))), None)
         if kind:
             maps[kind].append(file)
         elif file.is_relative_to(base):
             images += [file] * (file.suffix.lower() in suffixes)
             ignored += [file] * (file.suffix.lower() in NOT_READ)
+    for folder in sorted(
+        f for f in root.rglob("*") if f.is_dir() and KINDS.get(plain(f.name)) and not any(f.iterdir())
+    ):
+        warnings.warn(f"'{folder.relative_to(root)}' is empty", stacklevel=4)
     if ignored:
         warnings.warn(f"left out: {some(ignored, root)}; pictures are {', '.join(SUFFIXES)}", stacklevel=4)
-    beside = [file for file in images if _without_word(_stem(file))]
-    others = [file for file in images if not _without_word(_stem(file))]
+    known = {(file.parent, plain(_stem(file))) for file in images}
+    glued = {f: match[1] for f in images if (match := _GLUED.fullmatch(composed(_stem(f))))}
+    beside = [f for f in images if _apart(f) or f in glued and (f.parent, plain(glued[f])) in known]
+    others = [file for file in images if file not in set(beside)]
     belongs = {file for found in paired(root, others, beside) for file in found}
     strays = [file for file in beside if file not in belongs]
     if maps["masks"]:  # then what belongs to no image is one: images/a_label.png, masks/a_label.png
         others, strays = sorted([*others, *strays]), []
     if strays:
         raise ValueError(
-            f"{some(strays, root)} has the name of a mask, but there is no image "
-            f"'{_without_word(_stem(strays[0]))}' beside it; expected both, or another name"
+            f"{some(strays, root)}: named like a mask, but there is no image '{_names(strays[0])[0]}' beside it; "
+            "expected both, or another name"
         )
     maps["masks"] += [file for file in beside if file in belongs]
     return others, {kind: files for kind, files in maps.items() if files}
@@ -85,17 +97,21 @@ def divided(
 
 def paired(root: Path, images: list[Path], maps: list[Path]) -> list[list[Path]]:
     """For each image the files of `maps` that belong to it. Raises ValueError for a file that fits several images."""
-    found = [[] for _ in images]
-    indexes = [defaultdict(list) for _ in range(4)]
+    found, index = [[] for _ in images], defaultdict(list)
     for i, image in enumerate(images):
-        for index, key in zip(indexes, _keys(root, image, _IMAGE), strict=True):
+        stem, folders = composed(_stem(image)), _folders(root, image)
+        match = _IMAGE.fullmatch(stem)
+        short = _form(next(filter(None, match.groups()))) if match else _form(stem)
+        for key in {(folders, stem), (folders, "plain", _form(stem)), (folders, "short", short), ("flat", short)}:
             index[key].append(i)
     for file in maps:
-        hits = []
-        for level, (index, key) in enumerate(zip(indexes, _keys(root, file, None), strict=True)):
-            hits = index[key]
-            if level == 3:  # by the name alone, where one of the two lies in no folder
-                hits = [i for i in hits if not (_folders(root, file) and _folders(root, images[i]))]
+        names, folders, hits = [composed(_stem(file)), *_names(file)], _folders(root, file), []
+        strict = [(folders, name) for name in names]
+        forms = [(folders, how, _form(name)) for how in ("plain", "short") for name in names]
+        for key in [*strict, *forms, *(("flat", _form(name)) for name in names)]:
+            hits = index.get(key, [])
+            if key[0] == "flat":  # by the name alone, where one of the two lies in no folder
+                hits = [i for i in hits if not (folders and _folders(root, images[i]))]
             if hits:
                 break
         if len(hits) > 1:
@@ -133,20 +149,20 @@ def matched(root: Path, images: list[Path], everything: list[Path], kind: str, f
     return readable
 
 
-def _keys(root: Path, file: Path, word: re.Pattern | None) -> list[tuple]:
-    """What must agree for a mask to belong to an image, from strict to loose."""
-    folders, stem = _folders(root, file), composed(_stem(file))
-    bare = stem if word else _without_word(stem) or stem
-    if word is None and Path(bare).suffix.lower() in SUFFIXES:  # a.png_mask
-        bare = Path(bare).stem
-    loose = next(filter(None, match.groups())) if word and (match := word.fullmatch(stem)) else bare
-    return [(folders, stem), (folders, bare), (folders, plain(loose)), ((), plain(loose))]
+def _kind(folder: str) -> str | None:
+    """What a folder of this name holds: masks, instances or scribbles; None if it does not say."""
+    match = _FOLDER.fullmatch(folder)
+    return KINDS.get(folder) or ("masks" if match and match[2] else None)
 
 
 def _folders(root: Path, file: Path) -> tuple[str, ...]:
-    """The folders on the way to a file, but for those that only say what kind of files they hold."""
-    parts = (plain(part) for part in file.relative_to(root).parts[:-1])
-    return tuple(part for part in parts if part not in KINDS and part not in IMAGES)
+    """The folders on the way to a file, without what only says what kind of files they hold."""
+    parts = [plain(part) for part in file.relative_to(root).parts[:-1]]
+    return tuple(
+        match[1] if (match := _FOLDER.fullmatch(part)) else part
+        for part in parts
+        if part not in KINDS and part not in IMAGES
+    )
 
 
 def _stem(file: Path) -> str:
@@ -154,7 +170,19 @@ def _stem(file: Path) -> str:
     return Path(re.sub(r"\.gz$", "", file.name, flags=re.IGNORECASE)).stem
 
 
-def _without_word(stem: str) -> str:
-    """The name of which a name with a word for masks is made; empty if it is none."""
-    match = _AFTER.fullmatch(stem) or _BEFORE.fullmatch(stem)
-    return composed(match[1]) if match else ""
+def _form(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "_", plain(name))
+
+
+def _apart(file: Path) -> re.Match | None:
+    """The name before or after a word for masks, if there is one that stands apart."""
+    stem = composed(_stem(file))
+    return _AFTER.fullmatch(stem) or _BEFORE.fullmatch(stem)
+
+
+def _names(file: Path) -> list[str]:
+    """Names of images of which that of a mask may be made."""
+    stem = composed(_stem(file))
+    found = filter(None, (_apart(file), _WITHIN.fullmatch(stem), _GLUED.fullmatch(stem)))
+    names = ["".join(match.groups()) for match in found]
+    return names + [Path(name).stem for name in (stem, *names) if Path(name).suffix.lower() in SUFFIXES]  # a.png_mask

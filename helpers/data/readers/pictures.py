@@ -115,9 +115,14 @@ def alpha_of(image: Image.Image) -> np.ndarray | None:
     return np.asarray(image.convert("RGBA"))[..., 3]
 
 
-def bits_used(largest: int) -> int:
-    """The number of bits, 8, 10, 12, 14 or 16, that hold the largest of the stored values."""
-    return next(bits for bits in BITS if largest < 2**bits)
+def range_used(smallest: float, largest: float) -> tuple[int, int]:
+    """The values from black to white of pictures of 16 bits, of which a camera may fill 8, 10, 12 or 14.
+
+    They are the lowest bits, or the highest values where 0 is white and the file was inverted.
+    """
+    if (top := next(2**bits for bits in BITS if largest < 2**bits)) < 2**16:
+        return 0, top - 1
+    return 65536 - next(2**bits for bits in BITS if 65535 - smallest < 2**bits), 65535
 
 
 def _pages(image: Image.Image) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 from helpers.data.readers.layout import composed, plain
 from helpers.data.readers.pictures import numbered
 
+MISSING = {"nan", "null", "n/a", "#n/a"}
 COLUMNS = ("file", "patient", "label", "scanner")
 
 
@@ -55,12 +56,12 @@ def _cells(table: Path) -> tuple[list[int], dict[str, list[str]]]:
     """Line numbers, and the cells of each known column."""
     if not table.is_file():
         raise ValueError(f"there is no CSV '{table.name}'; expected a file with the columns file and patient")
-    text = _text(table)
+    text = re.sub(r"\Asep=.\r?\n", "", _text(table))  # a line of Excel
     head = text.splitlines()[0] if text.strip() else ""
     comma = max(",;\t", key=head.count)
     rows = csv.reader(text.splitlines(), delimiter=comma, skipinitialspace=True, strict=True)
     try:
-        found = [(rows.line_num, [cell.strip() for cell in row]) for row in rows]
+        found = [(rows.line_num, [_cell(cell) for cell in row]) for row in rows]
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num} of '{table.name}' cannot be read as CSV: {error}") from error
     columns = [name.casefold() for name in found[0][1]] if found else []
@@ -91,6 +92,10 @@ def _cells(table: Path) -> tuple[list[int], dict[str, list[str]]]:
     if not lines:
         raise ValueError(f"'{table.name}' names no file; expected one a line")
     return lines, cells
+
+
+def _cell(text: str) -> str:
+    return "" if text.strip().lower() in MISSING else text.strip()
 
 
 def _text(table: Path) -> str:

@@ -47,6 +47,12 @@ NFC, NFD = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
         (["images/a.png", "images/b.png"], ["segmentations/a.png", "segmentations/b.png"]),
         (["images/a_label.png", "images/b_label.png"], ["masks/a_label.png", "masks/b_label.png"]),
         (["a.png", "A.png"], ["masks/a.png", "masks/A.png"]),
+        (["a_01.png", "a_02.png"], ["masks/a_mask_01.png", "masks/a_mask_02.png"]),
+        (["a-01.png", "a-02.png"], ["a_mask_01.png", "a_mask_02.png"]),
+        (["scan1.png", "scan2.png"], ["scan1mask.png", "scan2Seg.png"]),
+        (["scan 1.png", "scan 2.png"], ["masks/scan_1_mask.png", "masks/Scan_2_mask.png"]),
+        (["train/a.png", "val/a.png"], ["train_masks/a.png", "val_masks/a.png"]),
+        (["train_images/a.png", "val_images/a.png"], ["train_labels/a_mask.png", "val_labels/a_mask.png"]),
         (["a.png", "b.png"], ["masks/a_mask.png", "masks/B_MASK.png"]),
     ],
 )
@@ -83,7 +89,7 @@ def test_classes_that_contradict_one_another_are_named(tmp_path):
         (
             ["a.png"],
             ["a_mask.png", "c_mask.png"],
-            "'c_mask.png' has the name of a mask, but there is no image 'c' beside",
+            "'c_mask.png': named like a mask, but there is no image 'c' beside",
         ),
         (["a.png", "a.jpg"], ["masks/a.png"], "a.png' fits 'a.jpg', 'a.png'; expected one of that name"),
         (["x/a.png", "y/a.png"], ["masks/a.png"], "a.png' fits 'x/a.png', 'y/a.png'; expected one of that name"),
@@ -108,6 +114,23 @@ def test_what_is_left_out_or_missing_is_told_by_name(tmp_path):
         from_folder(tmp_path)
     (tmp_path / "c.gif").write_bytes(b"GIF89a")
     with pytest.warns(UserWarning, match="left out: 'c.gif'; pictures are .png"):
+        from_folder(tmp_path)
+
+
+def test_folders_and_masks_without_content_are_told(tmp_path):
+    put(tmp_path, ["a.png"])
+    (tmp_path / "masks").mkdir()
+    with pytest.warns(UserWarning, match="'masks' is empty"):
+        assert from_folder(tmp_path).masks is None
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "masks/a.png")
+    with pytest.warns(UserWarning, match="nothing is drawn in any of the 1 masks"):
+        from_folder(tmp_path)
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    put(tmp_path, ["a.png"])
+    (tmp_path / "b.png").symlink_to(tmp_path / "none.png")
+    with pytest.raises(ValueError, match=r"b.png' cannot be read as an image \(No such file or directory\)"):
         from_folder(tmp_path)
 
 

@@ -282,6 +282,10 @@ def test_csv_of_other_tables(tmp_path):
         ),
         ("file,patient\n0.png,1\n1.png,2\n0.PNG,1\n", "'table.csv' names '0.png' in lines 2 and 4; expected it once"),
         ("file,patient\n0.png,1,5\n", "line 2 of 'table.csv' has 3 cells; expected 2, as in its head"),
+        (
+            "file,patient\n0.png,1\n1.png,nan\n",
+            "line 3 of 'table.csv' has no patient; expected one in all lines or in none",
+        ),
         ("file,patient,file\n0.png,1,1.png\n", "'table.csv' has the columns file, patient, file, but 'file' twice"),
         ("file,patient\n", "'table.csv' names no file; expected one a line"),
         ("file,patient\n../0.png,1\n", "'table.csv' names '../0.png', which is not in 'images'"),

@@ -44,6 +44,17 @@ def test_16_bits_in_which_0_is_white_are_inverted(tmp_path, photometric, expecte
     assert (read_image(tmp_path / "a.tif", scaled=False)[0] == expected).all()
 
 
+def test_12_of_16_bits_in_which_0_is_white(tmp_path):
+    pixels = (RAMP // 16).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo=tagged(_262=0))
+    for size in (None, 24):
+        data = from_folder(tmp_path, size=size)
+        assert "of 16 bits 12 are used" in data.steps and data.images.min() == 0 and data.images.max() == 1
+    assert np.allclose(from_folder(tmp_path).images[0, 0], 1 - pixels / 4095, atol=1e-5)
+    stored = from_folder(tmp_path, scaled=False)
+    assert stored.value_range == (61440, 65535) and np.allclose(stored.tensor()[0, 0], 1 - pixels / 4095, atol=1e-5)
+
+
 def test_0_is_white_of_floats_is_refused(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "a.tif", tiffinfo=tagged(_262=0))
     with pytest.raises(ValueError, match=r"a.tif' says that 0 is white, of values of mode F; expected 8 or 16 bits"):
