@@ -21,7 +21,7 @@ COMPILED := .venv/.compiled
 TO_COMPILE := '^pydensecrf2'
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check book student lab batch refresh verify drift bench lock badges samples prepared clean
+.PHONY: help run test check look book student lab batch refresh verify drift bench lock badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,10 @@ check: samples $(COMPILED)  ## the fast part, for every commit: ruff and the tes
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
 	$(IN)/python -m pytest -q tests
+
+look: $(INSTALLED)  ## what is understood of a folder of scans: make look DATA=PATH
+	@test -n "$(DATA)" || { echo 'say which folder: make look DATA=PATH'; exit 2; }
+	$(IN)/python -m helpers.data "$(DATA)" $(LOOK)
 
 book: $(INSTALLED)  ## the reading site, in build/book/html; open index.html from disk or put the folder on any host
 	rm -rf build/book

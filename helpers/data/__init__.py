@@ -9,6 +9,7 @@ from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nift
 from helpers.data.samples import radiograph
 from helpers.data.sources import READERS, SOURCES, catalogue, load
 from helpers.data.splits import Split, split
+from helpers.data.words import in_words
 
 __all__ = [
     "PHANTOMS",
@@ -25,6 +26,7 @@ __all__ = [
     "from_folder",
     "from_metaimage",
     "from_nifti",
+    "in_words",
     "load",
     "radiograph",
     "split",

@@ -1,151 +1,189 @@
-"""Folders of image files, the reader's own or a public set, with classes by folder or CSV.
+"""Folders of pictures, the reader's own or a public set, with classes by folder or CSV, and masks by their names.
 
-`masks/`, `instances/` and `scribbles/`, if there are any, hold the same relative paths with suffix .png or .tif; an
-image without such a file has none of it. Scribbles are 255 where nothing was drawn.
+What is a mask of which image: `readers.layout`. What its values mean: `readers.masks`. What is suspicious: `checks`.
 """
 
 from __future__ import annotations
 
-import csv as csv_files
-import re
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from helpers.data import checks
 from helpers.data.image_set import UNLABELLED, ImageSet
-from helpers.data.readers.pictures import SUFFIXES, numbered, read_image, read_labels
-from helpers.data.resample import FILL, LETTERBOXED, stack
+from helpers.data.readers.masks import is_noisy, legend, read_labels, read_mask
+from helpers.data.readers.names import Found, find
+from helpers.data.readers.pictures import as_image, pixels_of, range_used
+from helpers.data.readers.volumes import span
+from helpers.data.resample import FILL, LETTERBOXED, letterbox, stack
 
-CLASSES = {"normal": 0, "negative": 0, "abnormal": 1, "positive": 1}
+
+@dataclass(frozen=True)
+class Picture:
+    """An image (C, H, W) and its maps (H, W) by kind, with what is known of them before they are resized.
+
+    dtype, smallest, largest: of the stored values. values: what the mask holds as stored. sizes: pixels of each class
+    of the mask. corners: whether all four of them are marked.
+    """
+
+    image: np.ndarray
+    maps: dict[str, np.ndarray]
+    dtype: np.dtype
+    smallest: float
+    largest: float
+    shape: tuple[int, int]
+    values: list
+    sizes: list[int]
+    corners: bool
 
 
 def from_folder(
-    data_dir: str | Path, *, size: int | None = None, csv=None, classes=(), mask_names=(), colour=False, scaled=True
+    data_dir: str | Path,
+    *,
+    size: int | None = None,
+    csv=None,
+    classes=(),
+    mask_names=(),
+    values: dict | None = None,
+    colour=False,
+    scaled=True,
 ) -> ImageSet:
-    """Images of a folder (or of `images/` in it) as float32 in 0…1, with the labels, patients and masks there are.
+    """Pictures of a folder (or of `images/` in it) as float32 in 0…1, with the labels, patients and masks there are.
 
     classes: the names of the folders that are classes, one on each path; by default normal (0) and abnormal (1), or
-    MURA's `…/patient00001/study1_positive/image1.png`. csv: a file in the folder with the columns file and patient,
-    perhaps label and scanner; only what it names is read. Patients, of the CSV or of names that hold `patient` and a
-    number, become running numbers. mask_names: what 0, 1, … are; without them all that is not 0 is a lesion. size:
-    pad to a square and resize. colour: three channels, not their mean. scaled: False keeps 8 and 16 bits.
+    MURA's `…/patient00001/study1_positive/image1.png`; without any of them there are no labels. csv: a file in the
+    folder with the columns file and patient, perhaps label and scanner; only what it names is read. Patients, of the
+    CSV or of names that hold `patient` and a number, become running numbers. The pages of a TIFF are slices of a
+    volume, and of one patient.
 
-    Raises ValueError for a folder without images, an image without a class, an unreadable file, images of several
-    sizes where `size` is not given, a mask that does not fit, and a CSV without patients or with a missing file.
+    mask_names: what 0, 1, … are; without them all that is not 0 is a lesion. values: {stored grey, (r, g, b) or
+    "#rrggbb": class}, where masks hold something else. Masks are found as `readers.layout` says, and read as
+    `readers.masks` says. size: pad to a square and resize. colour: three channels, not their mean. scaled: False keeps
+    8 and 16 bits. Of 16 bits those that are used, 8, 10, 12 or 14, make the range; floats outside 0…1 keep their values
+    and value_range is their 0.5th to 99.5th percentile. `steps` say what was understood.
+
+    Warns, with names of files, of masks that are missing, belong to no image, are blurred or look inverted, of images
+    that look the same, that have no patient where others have one, and of classes too small for a split. Raises
+    ValueError for a folder without images, an image without a class where others have one, an unreadable file, images
+    of several sizes where `size` is not given, a mask that does not fit, and more than the memory holds.
     """
-    root = Path(data_dir)
-    base = root / "images" if (root / "images").is_dir() else root
-    maps_given = any((root / kind).is_dir() for kind in FILL)
-    files, known = (
-        _from_folders(root, base, classes, maps_given) if csv is None else _from_csv(root / csv, base, classes)
-    )
-    pixels = [read_image(f, colour=colour, scaled=scaled) for f in files]
-    maps = {kind: _maps(root / kind, base, files, pixels, mask_names) for kind in FILL}
-    classified = maps["masks"] is not None or maps["scribbles"] is not None
-    images = stack(root.name, pixels, size)
+    found, mask_names = find(data_dir, csv=csv, classes=classes), tuple(mask_names)
+    read, prints, known = [], [], legend(values, mask_names)
+    for i in range(len(found.files)):
+        one = picture(found, i, mask_names, known, colour=colour, scaled=scaled)
+        prints.append(checks.fingerprint(one.image))
+        read.append(one if size is None else boxed(one, size))
+        checks.fits_memory(found.root, read[-1].image.nbytes, len(found.files), len(read))
+    data = assembled(found, read, mask_names, values, scaled=scaled, size=size)
+    for sentence in checks.suspicions(data, found, read, prints):
+        warnings.warn(sentence, stacklevel=2)
+    return data
+
+
+def assembled(found: Found, read: list[Picture], mask_names, values, *, scaled=True, size: int | None) -> ImageSet:
+    """The pictures of a folder as one set; they are of one size, `size` where they were boxed."""
+    images, value_range, steps = _in_range(found, read, scaled)
+    maps = {kind: stack(found.root.name, [p.maps[kind] for p in read], None) for kind in found.maps}
     return ImageSet(
         name="own-folder",
         modality="unknown",
         images=images,
-        value_range=(0.0, 1.0) if images.dtype.kind == "f" else (0, int(np.iinfo(images.dtype).max)),
-        **{kind: None if found is None else stack(root.name, found, size, kind=kind) for kind, found in maps.items()},
-        **known,
-        mask_names=(mask_names or ("background", "lesion")) if classified else (),
+        value_range=value_range,
+        **maps,
+        **found.known,
+        mask_names=(mask_names or ("background", "lesion")) if {"masks", "scribbles"} & set(maps) else (),
         licence="the reader's own",
-        steps=("scaled to 0…1",) * scaled + (LETTERBOXED.format(size),) * bool(size),
+        steps=(*steps, *_understood(found, read, mask_names, values), *(LETTERBOXED.format(size),) * bool(size)),
     )
 
 
-def _maps(folder: Path, base: Path, files, pixels, names: tuple[str, ...]) -> list[np.ndarray] | None:
-    """The masks, instances or scribbles of the images, empty where there is no file; None without their folder."""
-    if not folder.is_dir():
-        return None
-    kind, maps, found = folder.name, [], 0
-    values = {i: i for i in range(len(names))} | ({UNLABELLED: UNLABELLED} if kind == "scribbles" else {})
-    for file, image in zip(files, pixels, strict=True):
-        path = folder / file.relative_to(base)
-        source = next((f for f in map(path.with_suffix, (".png", ".tif", ".tiff")) if f.exists()), None)
-        if source is None:
-            maps.append(np.full(image.shape[1:], FILL[kind], np.uint8))
-            continue
-        found += 1
-        array = read_labels(source, values if names and kind != "instances" else None)
-        if array.shape != image.shape[1:]:
-            shape = f"{array.shape}; expected that of the image, {image.shape[1:]}"
-            raise ValueError(f"{kind.rstrip('s')} of '{file.name}' has shape {shape}")
-        maps.append((array > 0).astype(np.uint8) if kind == "masks" and not names else array)
-    if not found:
-        raise ValueError(f"no file in '{kind}' has the name of an image; expected '{kind}/{path.relative_to(folder)}'")
-    return maps
+def picture(found: Found, i: int, names=(), values: dict | None = None, *, colour=False, scaled=True) -> Picture:
+    """Image `i` of a folder and its maps, at their own size; `values` as `legend` gives them."""
+    pixels = pixels_of(found.files[i], found.pages[i])
+    image, maps, present = as_image(pixels, colour=colour, scaled=scaled), {}, []
+    for kind, files in found.maps.items():
+        maps[kind], stored = _merged(kind, files[i], found.files[i], found.pages[i], image.shape[1:], names, values)
+        present = stored if kind == "masks" else present
+    mask = maps.get("masks", np.zeros((2, 2), np.uint8))
+    sizes, corners = np.bincount(mask.ravel()).tolist(), bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all())
+    return Picture(
+        image, maps, pixels.dtype, float(pixels.min()), float(pixels.max()), image.shape[1:], present, sizes, corners
+    )
 
 
-def _from_folders(root: Path, base: Path, classes: tuple[str, ...], unlabelled: bool) -> tuple[list[Path], dict]:
-    """All images, and what the names of their folders say; labels may be missing from all where `unlabelled`."""
-    files = sorted(f for f in base.rglob("[!.]*") if f.suffix.lower() in SUFFIXES)  # "._…" are no images
-    files = [f for f in files if not set(FILL) & set(f.relative_to(base).parts[:-1])]
-    if not files:
-        raise ValueError(f"'{root.name}' holds no images; expected files ending in {', '.join(SUFFIXES)}")
-    number_of = {name.lower(): i for i, name in enumerate(classes)} or CLASSES
-    found = []
+def _merged(kind: str, files: list[Path], image: Path, page, shape, names, values) -> tuple[np.ndarray, list]:
+    """The maps of one kind of an image as one, empty where there is none, and their stored values."""
+    if kind == "instances" and len(files) > 1:
+        raise ValueError(f"'{files[0]}' and '{files[1]}' are instances of one image; expected one file")
+    whole, present = np.full(shape, FILL[kind], np.int32 if kind == "instances" else np.uint8), set()
     for file in files:
-        folders = [part.lower() for part in file.relative_to(base).parts[:-1]]
-        words = folders if classes else [word for part in folders for word in re.split(r"[_\W]+", part)]
-        found.append({number_of[word] for word in words if word in number_of})
-    labelled = any(found) or not unlabelled
-    for file, labels in zip(files, found, strict=True):
-        if labelled and len(labels) != 1:
+        array, stored = _read_map(kind, file, page, names, values)
+        if array.shape != shape:
             raise ValueError(
-                f"'{file.relative_to(base)}' has no class; expected one folder on its path to be named "
-                f"{' or '.join(classes or CLASSES)}"
+                f"{kind.rstrip('s')} '{file}' has shape {array.shape}; expected that of '{image.name}', {shape}"
             )
-    numbers = [re.search(r"patient[_-]?(\d+)", str(f.relative_to(root)), re.IGNORECASE) for f in files]
-    return files, dict(
-        labels=np.array([min(labels) for labels in found]) if labelled else None,
-        patients=numbered([int(n[1]) for n in numbers]) if all(numbers) else None,
-        class_names=(classes or ("normal", "abnormal")) if labelled else (),
-    )
+        drawn = array != FILL[kind]
+        if (clash := drawn & (whole != FILL[kind]) & (whole != array)).any():
+            row, column = np.argwhere(clash)[0].tolist()
+            raise ValueError(f"'{file}' and another of '{image.name}' say two classes at row {row}, column {column}")
+        whole[drawn] = array[drawn]
+        present |= set(stored)
+    return whole, sorted(present)
 
 
-def _from_csv(table: Path, base: Path, classes: tuple[str, ...]) -> tuple[list[Path], dict]:
-    """The images a CSV names, in its order, and what it says of them."""
-    if not table.is_file():
-        raise ValueError(f"there is no CSV '{table.name}'; expected a file with the columns file and patient")
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = list(csv_files.DictReader(lines))
-    columns = list(rows[0]) if rows else []
-    for column in ("file", "patient"):
-        if column not in columns:
-            raise ValueError(
-                f"'{table.name}' has the columns {', '.join(map(str, columns)) or '(none)'}, but not '{column}'"
-                + ("; where patients are unknown, add the column and leave it empty" * (column == "patient"))
-            )
-    cells = {
-        name: [(row[name] or "").strip() for row in rows]
-        for name in {"file", "patient", "label", "scanner"} & {*columns}
-    }
-    for name, column in cells.items():
-        if any(column) and not all(column):
-            raise ValueError(
-                f"row {column.index('') + 2} of '{table.name}' has no {name}; expected one in all rows or in none"
-            )
-    files = [base / name for name in cells["file"]]
-    if missing := [name for name, file in zip(cells["file"], files, strict=True) if not file.is_file()]:
-        raise ValueError(f"'{table.name}' names '{missing[0]}', which is not in '{base.name}'")
-    known = {name: column for name, column in cells.items() if any(column)}
-    labels, names = _classes(table, known["label"], classes) if "label" in known else (None, ())
-    return files, dict(
-        labels=labels,
-        patients=numbered(known["patient"]) if "patient" in known else None,
-        scanners=np.array(known["scanner"]) if "scanner" in known else None,
-        class_names=names,
-    )
+def _read_map(kind: str, file: Path, page, names, values) -> tuple[np.ndarray, list]:
+    if kind == "masks":
+        return read_mask(file, names, values, page=page)
+    known = values if values is not None or not names else {i: i for i in range(len(names))}
+    if kind == "instances" or known is None:
+        return read_labels(file, page=page), []
+    if not any(isinstance(key, str) for key in known):
+        known = {UNLABELLED: UNLABELLED} | known
+    return read_labels(file, known, page=page), []
 
 
-def _classes(table: Path, column: list[str], classes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels and class names of a column of integers, or of names (in the order of `classes`, or of the alphabet)."""
-    if all(re.fullmatch(r"\d+", cell) for cell in column):
-        return np.array(column, int), classes
-    names = classes or tuple(sorted(set(column)))
-    if unknown := sorted(set(column) - set(names)):
-        raise ValueError(f"'{table.name}' holds the label '{unknown[0]}'; expected one of {', '.join(names)}")
-    return np.array([names.index(cell) for cell in column]), names
+def boxed(picture: Picture, size: int) -> Picture:
+    """The same, padded to a square and resized."""
+    black = min(0.0, float(picture.image.min()))  # below 0 in units of their own
+    image = letterbox(picture.image, size, fill=black)
+    maps = {k: letterbox(m, size, fill=FILL[k], nearest=True) for k, m in picture.maps.items()}
+    return replace(picture, image=image, maps=maps)
+
+
+def _in_range(found: Found, read: list[Picture], scaled: bool) -> tuple[np.ndarray, tuple[float, float], list[str]]:
+    """All images, the values that become 0 and 1, and what was done to them."""
+    images = stack(found.root.name, [p.image for p in read], None)
+    floats, sixteen = (np.array([p.dtype == dtype for p in read]) for dtype in (np.float32, np.uint16))
+    steps = ["scaled to 0…1"] * scaled
+    if floats.any() and (images[floats].min() < 0 or images[floats].max() > 1):
+        if not floats.all():
+            one, other = found.files[floats.argmax()], found.files[floats.argmin()]
+            raise ValueError(f"'{one}' holds floats outside 0…1, '{other}' integers; expected one kind")
+        return images, span(images, (0.5, 99.5)), ["floats as stored; the range is their 0.5th to 99.5th percentile"]
+    if not sixteen.any():
+        return images, (0.0, 1.0) if images.dtype.kind == "f" else (0, int(np.iinfo(images.dtype).max)), steps
+    deep = [p for p in read if p.dtype == np.uint16]
+    low, high = range_used(min(p.smallest for p in deep), max(p.largest for p in deep))
+    steps += [f"of 16 bits {int(high - low).bit_length()} are used"] * (high - low < 65535)
+    if scaled and high - low < 65535:
+        images[sixteen] = ((images[sixteen] * 65535 - low) / np.float32(high - low)).clip(0)
+    return images, (0.0, 1.0) if scaled else (low, high), steps
+
+
+def _understood(found: Found, read: list[Picture], names, values) -> list[str]:
+    """What the stored values of masks were taken for, and how many masks were merged or are missing."""
+    if "masks" not in found.maps:
+        return []
+    present = sorted(set().union(*(p.values for p in read)))
+    shown = ", ".join(map(str, present[:8])) + ", …" * (len(present) > 8)
+    if values is not None or len(names) > 2:
+        steps = [f"masks hold the classes {', '.join(names[v] if names else str(v) for v in present)}"]
+    elif any(is_noisy(sorted(p.values)) for p in read if p.values):
+        steps = [f"masks hold {shown}: what is above half of the largest is {names[1] if names else 'lesion'}"]
+    else:
+        steps = [f"masks hold {shown}: all but 0 is {names[1] if names else 'lesion'}"]
+    several, none = (sum(map(test, found.maps["masks"])) for test in (lambda f: len(f) > 1, lambda f: not f))
+    steps += [f"several masks of an image merged, in {several}"] * bool(several)
+    return steps + [f"no mask file for {none} of {len(read)}: taken as empty"] * bool(none)

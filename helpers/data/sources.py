@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from pydicom.misc import is_dicom
+
 from helpers.data.fetch import cache_dir
 from helpers.data.image_set import ImageSet
 from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS
 from helpers.data.readers.dicom import from_dicom
+from helpers.data.readers.layout import divided, paired, some, visible
 from helpers.data.readers.oct import oct_scan
 from helpers.data.readers.pictures import SUFFIXES
-from helpers.data.readers.public import acdc_nifti, acdc_slices, disc_crops, medmnist
+from helpers.data.readers.public import acdc_nifti, acdc_slices, busi, disc_crops, medmnist
 from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
 from helpers.data.registry import PublicSet, read_public, verify
 from helpers.data.resample import letterboxed
@@ -26,6 +30,7 @@ READERS: dict[str, Callable[..., ImageSet]] = {
     for reader in (
         acdc_nifti,
         acdc_slices,
+        busi,
         disc_crops,
         medmnist,
         oct_scan,
@@ -53,7 +58,8 @@ def load(
 
     source: "phantom" (generated), "sample" (real images that were brought once), "public" (a data set of the field:
     in `data_dir`, or where `python -m data_scripts.fetch` put it), "folder" (the reader's own files in `data_dir`).
-    images, size, seed: how many, pixels a side, and which; by default as many and as large as the source has.
+    images, size, seed: how many, pixels a side, and which; by default as many and as large as the source has. Of
+    public sets and folders at most so many are drawn, each class with its share, after all were read.
     options: those of the generator or reader.
 
     Raises ValueError for an unknown name or source, and for a `data_dir` that is missing or superfluous;
@@ -72,8 +78,8 @@ def load(
     if source == "sample":
         return sample(name, **given, **options)
     if source == "public":
-        return _public(read_public()[name], data_dir, size, options)
-    return replace(_own(Path(data_dir), size, options), modality=name)
+        return drawn(_public(read_public()[name], data_dir, size, options), images, seed)
+    return drawn(replace(own(Path(data_dir), size, options), modality=name), images, seed)
 
 
 def names(source: str) -> list[str]:
@@ -106,17 +112,58 @@ def _read(reader: Callable[..., ImageSet], path: Path, size: int | None, options
     return found if size is None else letterboxed(found, size)
 
 
-def _own(folder: Path, size: int | None, options: dict) -> ImageSet:
-    """Pictures, one volume, or one DICOM series: what the names of the files in the folder say."""
-    files = [f for f in sorted(folder.rglob("[!.]*")) if f.is_file()]
-    if any(f.suffix.lower() in SUFFIXES for f in files) or not files:
+def own(folder: Path, size: int | None, options: dict) -> ImageSet:
+    """Pictures, one volume, or one DICOM series, as the names of the files in the folder say; or one file of these."""
+    if folder.is_file():
+        return _read(VOLUMES.get(folder.suffix.lower(), from_dicom), folder, size, options)
+    kinds = kinds_of(folder)
+    if len(kinds) > 1:
+        several = " and ".join(f"{len(files)} of {kind} ({files[0].name})" for kind, files in kinds.items())
+        raise ValueError(f"'{folder.name}' holds files of several kinds, {several}; expected one kind: move the others")
+    if "pictures" in kinds:
         return _read(from_folder, folder, size, options)
-    volumes = [f for f in files if f.suffix.lower() in VOLUMES]
-    if len(volumes) > 1:
-        raise ValueError(f"'{folder.name}' holds {len(volumes)} volumes, {volumes[0].name} and others; expected one")
-    if volumes:
-        return _read(VOLUMES[volumes[0].suffix.lower()], volumes[0], size, options)
-    return _read(from_dicom, folder, size, options)
+    if "volumes" not in kinds:
+        return _read(from_dicom, folder, size, options)
+    volumes, others = divided(folder, folder, suffixes=tuple(VOLUMES))
+    if len(volumes) != 1:
+        raise ValueError(
+            f"'{folder.name}' holds {len(volumes)} volumes{f', {some(volumes, folder)}' * bool(volumes)}; expected one"
+        )
+    for kind, files in others.items():
+        found = paired(folder, volumes, [f for f in files if f.suffix.lower() in VOLUMES])[0]
+        if len(found) != 1:
+            raise ValueError(
+                f"{kind} of '{volumes[0].name}' are {some(found or files, folder)}; expected one of its name"
+            )
+        options = {kind.removesuffix("s") if kind == "masks" else kind: found[0]} | options
+    return _read(VOLUMES[volumes[0].suffix.lower()], volumes[0], size, options)
+
+
+def kinds_of(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder by what they are: pictures, volumes and DICOM; all that are left, if there are none."""
+    kinds = {"pictures": [], "volumes": [], "DICOM": []}
+    files = visible(folder)
+    for file in files:
+        suffix = file.suffix.lower()
+        kind = "pictures" if suffix in SUFFIXES else "volumes" if suffix in VOLUMES else "DICOM"
+        if kind != "DICOM" or suffix == ".dcm" or is_dicom(file):
+            kinds[kind].append(file)
+    return {kind: found for kind, found in kinds.items() if found} or ({"DICOM": files} if files else {"pictures": []})
+
+
+def drawn(data: ImageSet, images: int | None, seed: int | None) -> ImageSet:
+    """At most so many images, drawn at random with `seed`, each class with its share; all if None."""
+    if images is None or images >= len(data):
+        return data
+    if images < 1:
+        raise ValueError(f"images is {images}; expected a positive number")
+    rng, place = np.random.default_rng(seed or 0), np.empty(len(data))
+    labels = np.zeros(len(data), int) if data.labels is None else data.labels
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    chosen = data[np.sort(np.argsort(place, kind="stable")[:images])]
+    return replace(chosen, steps=(*data.steps, f"{images} of {len(data)} images, drawn with seed {seed or 0}"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 
 from helpers.data.image_set import UNLABELLED, ImageSet
-from helpers.data.readers.pictures import numbered, read_image, read_labels, translate
+from helpers.data.own import from_folder
+from helpers.data.readers.masks import read_labels
+from helpers.data.readers.pictures import numbered, read_image, translate
 from helpers.data.readers.volumes import from_nifti
 from helpers.data.resample import CENTRED, LETTERBOXED, centred, respaced, stack
 
@@ -25,6 +27,7 @@ ACDC = dict(
     licence="CC BY-NC-SA 4.0",
     citation="ACDC, Bernard et al. 2018, doi 10.1109/TMI.2018.2837502",
 )
+BUSI = ("normal", "benign", "malignant")
 DISC = {255: 0, 128: 1, 0: 2}  # background, rim and cup as they are stored
 
 
@@ -227,4 +230,21 @@ def disc_crops(data_dir: str | Path, *, size: int | None = None, name: str = "di
         licence="research use",
         citation="REFUGE, Orlando et al. 2020; Drishti-GS, Sivaswamy et al. 2014; crops of pOSAL, Wang et al. 2019",
         steps=() if size is None else (LETTERBOXED.format(size),),
+    )
+
+
+def busi(data_dir: str | Path, *, size: int | None = None) -> ImageSet:
+    """BUSI as published: `benign/benign (1).png` with `benign (1)_mask.png` and perhaps `…_mask_1.png` beside it.
+
+    Classes are normal, benign and malignant; several masks of an image are one, and normal images have empty ones.
+    Images are uint8, grey, and differ in size. Patients are not published. Warns of images that look the same: there
+    are such. Raises ValueError as `from_folder` does.
+    """
+    data = from_folder(data_dir, size=size, classes=BUSI, mask_names=("background", "tumour"), scaled=False)
+    return replace(
+        data,
+        name="busi",
+        modality="ultrasound",
+        licence="unverified",
+        citation="BUSI, Al-Dhabyani et al. 2020, doi 10.1016/j.dib.2019.104863",
     )

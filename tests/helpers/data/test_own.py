@@ -32,7 +32,8 @@ def mura(root: Path) -> Path:
 
 
 def test_mura_layout(tmp_path):
-    images = from_folder(mura(tmp_path / "own"))
+    with pytest.warns(UserWarning, match="no masks for .*image1.png'.* taken as empty"):
+        images = from_folder(mura(tmp_path / "own"))
     assert images.images.shape == (4, 1, 8, 10) and images.images.dtype == np.float32
     assert np.allclose(images.images[:, 0, 3, 3] * 255, [10, 20, 30, 40], atol=1e-5)
     assert images.labels.tolist() == [1, 1, 0, 0]
@@ -40,13 +41,18 @@ def test_mura_layout(tmp_path):
     assert images.masks.sum((1, 2)).tolist() == [0, 8, 0, 0]
     assert images.masks[1, 2:4, 5:9].all() and images.masks.max() == 1
     assert images.mask_names == ("background", "lesion")
-    assert images.steps == ("scaled to 0…1",)
+    assert images.steps == (
+        "scaled to 0…1",
+        "masks hold 0, 255: all but 0 is lesion",
+        "no mask file for 3 of 4: taken as empty",
+    )
 
 
 def test_size_pads_and_resizes_images_and_masks_and_says_so(tmp_path):
-    images = from_folder(mura(tmp_path), size=20)
+    with pytest.warns(UserWarning, match="no masks for"):
+        images = from_folder(mura(tmp_path), size=20)
     assert images.images.shape == (4, 1, 20, 20) and images.masks.shape == (4, 20, 20)
-    assert images.steps == ("scaled to 0…1", "padded to a square and resized to 20 pixels")
+    assert images.steps[0] == "scaled to 0…1" and images.steps[-1] == "padded to a square and resized to 20 pixels"
     assert (images.images[3, 0, 2:18] > 0.99 * 40 / 255)[2:14].all()  # 8 of 10 rows, doubled
     assert (images.images[3, 0, [0, 19]] == 0).all()  # the padding
     rows, columns = (np.flatnonzero(images.masks[1].any(axis)) for axis in (1, 0))
@@ -115,14 +121,16 @@ def test_an_unreadable_file_is_named(tmp_path, cut):
     (tmp_path / "normal" / "b.png").write_bytes(whole[: cut if cut != 0.5 else len(whole) // 2])
     with pytest.raises(ValueError) as error:
         from_folder(tmp_path)
-    assert str(error.value) == "'b.png' cannot be read as an image; expected PNG, JPEG or TIFF"
+    assert str(error.value).startswith(f"'{tmp_path}/normal/b.png' cannot be read as an image (")
+    assert str(error.value).endswith("); expected PNG, JPEG, TIFF or BMP") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("folder", ["others", "abnormally", "normal/abnormal"])
 def test_an_image_without_one_class_is_named(tmp_path, folder):
     write(tmp_path / "normal" / "a.png", film())
     write(tmp_path / folder / "b.png", film())
-    with pytest.raises(ValueError, match=r"b.png' has no class; expected one folder on its path to be named normal or"):
+    count = "two classes" if folder == "normal/abnormal" else "no class"
+    with pytest.raises(ValueError, match=rf"b.png' has {count}; expected one folder on its path to be named normal or"):
         from_folder(tmp_path)
 
 
@@ -131,16 +139,17 @@ def test_a_mask_that_does_not_fit_is_named(tmp_path):
     write(tmp_path / "masks" / "normal" / "a.png", film(shape=(10, 8)))
     with pytest.raises(ValueError) as error:
         from_folder(tmp_path)
-    assert str(error.value) == "mask of 'a.png' has shape (10, 8); expected that of the image, (8, 10)"
+    where = tmp_path / "masks" / "normal" / "a.png"
+    assert str(error.value) == f"mask '{where}' has shape (10, 8); expected that of 'a.png', (8, 10)"
 
 
-@pytest.mark.parametrize("make", [False, True])
-def test_a_folder_without_images_is_named(tmp_path, make):
-    if make:
-        write(tmp_path / "own" / "masks" / "normal" / "a.png", film())
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"there is no folder '{tmp_path}/own'; expected one with pictures"):
+        from_folder(tmp_path / "own")
+    write(tmp_path / "own" / "masks" / "normal" / "a.png", film())
     with pytest.raises(ValueError) as error:
         from_folder(tmp_path / "own")
-    assert str(error.value) == "'own' holds no images; expected files ending in .png, .jpg, .jpeg, .tif, .tiff"
+    assert str(error.value) == "'own' holds no images; expected files ending in .png, .jpg, .jpeg, .tif, .tiff, .bmp"
 
 
 # --- masks, instances and scribbles ---------------------------------------------------------------------------------
@@ -177,16 +186,21 @@ def test_masks_with_unknown_values_or_colours_or_names_are_named(tmp_path):
     pairs(tmp_path)
     with pytest.raises(ValueError) as error:
         from_folder(tmp_path, mask_names=("background", "wall"))
-    assert str(error.value) == "mask 'a.png' holds 2; expected only 0, 1"
+    assert str(error.value) == f"mask '{tmp_path}/masks/a.png' holds 2; expected only 0, 1"
     write(tmp_path / "masks" / "a.png", np.dstack([film(), film(1), film()]))
     with pytest.raises(ValueError) as error:
         from_folder(tmp_path)
-    assert str(error.value) == "mask 'a.png' is coloured; expected one channel of integers"
+    assert str(error.value) == (
+        f"mask '{tmp_path}/masks/a.png' is coloured (#640164); expected grey values, or values={{'#rrggbb': class, …}}"
+    )
     for name in ("a.png", "b.tif"):
         (tmp_path / "masks" / name).rename(tmp_path / "masks" / f"mask-of-{name}")
     with pytest.raises(ValueError) as error:
         from_folder(tmp_path)
-    assert str(error.value) == "no file in 'masks' has the name of an image; expected 'masks/b.png'"
+    assert str(error.value) == (
+        "'masks/mask-of-a.png', 'masks/mask-of-b.tif' in masks belong to no image, but 'images/a.png', 'images/b.png' "
+        "need one; expected names like 'a.png' or 'a_mask.png'"
+    )
 
 
 def test_colour_and_native_bits(tmp_path):
@@ -237,6 +251,20 @@ def test_csv_gives_order_labels_patients_and_scanners(tmp_path):
     assert bare.patients is None and bare.labels.tolist() == [4, 0] and bare.class_names == ()
 
 
+def test_csv_of_other_tables(tmp_path):
+    films(tmp_path, "")
+    table = ' File ;Patient; label\n 3.PNG ; Müller; tumour\n;;\nimages\\0.png;Mayer;"non;tumour"\n'
+    for text, encoding in (
+        (table, "utf-8"),
+        (table, "utf-16"),
+        (table.replace(";", "\t").replace("non\t", "non;"), "utf-8"),
+    ):
+        (tmp_path / "table.csv").write_text(text, encoding=encoding)
+        data = from_folder(tmp_path, csv="table.csv")
+        assert np.round(data.images[:, 0, 0, 0] * 255).tolist() == [30, 0]
+        assert data.patients.tolist() == [1, 0] and data.class_names == ("non;tumour", "tumour")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -248,8 +276,24 @@ def test_csv_gives_order_labels_patients_and_scanners(tmp_path):
         ("image,patient\n0.png,1\n", "'table.csv' has the columns image, patient, but not 'file'"),
         ("", "'table.csv' has the columns (none), but not 'file'"),
         ("file,patient\n9.png,1\n", "'table.csv' names '9.png', which is not in 'images'"),
-        ("file,patient\n0.png,1\n1.png,\n", "row 3 of 'table.csv' has no patient; expected one in all rows or in none"),
-        ("file,patient\n,1\n0.png,1\n", "row 2 of 'table.csv' has no file; expected one in all rows or in none"),
+        (
+            "file,patient\n0.png,1\n1.png,\n",
+            "line 3 of 'table.csv' has no patient; expected one in all lines or in none",
+        ),
+        ("file,patient\n0.png,1\n1.png,2\n0.PNG,1\n", "'table.csv' names '0.png' in lines 2 and 4; expected it once"),
+        ("file,patient\n0.png,1,5\n", "line 2 of 'table.csv' has 3 cells; expected 2, as in its head"),
+        (
+            "file,patient\n0.png,1\n1.png,nan\n",
+            "line 3 of 'table.csv' has no patient; expected one in all lines or in none",
+        ),
+        ("file,patient,file\n0.png,1,1.png\n", "'table.csv' has the columns file, patient, file, but 'file' twice"),
+        ("file,patient\n", "'table.csv' names no file; expected one a line"),
+        ("file,patient\n../0.png,1\n", "'table.csv' names '../0.png', which is not in 'images'"),
+        (
+            "file,patient,label\n0.png,1,Cyst\n1.png,2,cyst\n",
+            "'table.csv' has labels that differ in case only (Cyst, cyst); expected one form",
+        ),
+        ("file,patient\n,1\n0.png,1\n", "line 2 of 'table.csv' has no file; expected one in all lines or in none"),
     ],
 )
 def test_a_csv_that_does_not_fit_is_named(tmp_path, text, message):
@@ -265,3 +309,52 @@ def test_an_unknown_label_and_a_missing_csv_are_named(tmp_path):
     assert str(error.value) == "'table.csv' holds the label 'cyst'; expected one of normal, tumour"
     with pytest.raises(ValueError, match=r"there is no CSV 'other.csv'"):
         from_folder(tmp_path, csv="other.csv")
+    (tmp_path / "table.csv").write_bytes("file,patient\n0.png,Müller\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="^line 2 of 'table.csv' is not UTF-8; expected a file saved as CSV UTF-8$"):
+        from_folder(tmp_path, csv="table.csv")
+
+
+# --- classes and patients by name -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["normal", "Normal", "NEGATIVE", "study1_negative"])
+def test_a_class_is_a_whole_name_of_a_folder(tmp_path, name):
+    write(tmp_path / name / "a.png", film())
+    write(tmp_path / "abnormal" / "b.png", film())
+    assert sorted(from_folder(tmp_path).labels.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["not normal", "non-normal", "not_normal"])
+def test_not_normal_is_abnormal(tmp_path, name):
+    write(tmp_path / name / "a.png", film())
+    write(tmp_path / "normal" / "b.png", film())
+    assert dict(zip(["b", "a"], sorted(from_folder(tmp_path).labels.tolist()), strict=True)) == {"b": 0, "a": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["nearly normal", "normal variant", "abnormal_normal", "study_negative", "no abnormal"]
+)
+def test_a_word_in_the_name_of_a_folder_is_no_class(tmp_path, name):
+    write(tmp_path / "normal" / "a.png", film())
+    write(tmp_path / name / "b.png", film())
+    with pytest.raises(ValueError, match=f"'{name}/b.png' has no class"):
+        from_folder(tmp_path)
+
+
+def test_plain_pictures_have_no_labels(tmp_path):
+    write(tmp_path / "a.png", film())
+    write(tmp_path / "week 1" / "b.png", film())
+    data = from_folder(tmp_path)
+    assert data.labels is None and data.class_names == () and data.masks is None
+    with pytest.raises(ValueError, match="a.png' has no class; expected one folder on its path to be named cyst"):
+        from_folder(tmp_path, classes=("cyst", "tumour"))
+
+
+def test_a_name_without_a_patient_is_told_and_is_one_of_its_own(tmp_path):
+    for name in ("patient7_a", "Patient 7_b", "patient-12_a", "scan", "other"):
+        write(tmp_path / f"{name}.png", film(len(name)))
+    with pytest.warns(UserWarning, match="no patient in the name of 'other.png', 'scan.png', though others have one"):
+        data = from_folder(tmp_path)
+    names = sorted(["patient7_a", "Patient 7_b", "patient-12_a", "scan", "other"])
+    of = dict(zip(names, data.patients.tolist(), strict=True))
+    assert of["patient7_a"] == of["Patient 7_b"] and len(set(of.values())) == 4

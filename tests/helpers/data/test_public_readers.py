@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.data import load
 from helpers.data.image_set import UNLABELLED
 from helpers.data.readers.public import acdc_nifti, acdc_slices, disc_crops, medmnist
 
@@ -256,7 +257,7 @@ def test_disc_crops_that_do_not_fit_are_named(tmp_path):
         disc_crops(tmp_path)
     disc(tmp_path, "g0001")
     disc(tmp_path, "g0002", values=(255, 127, 0))
-    with pytest.raises(ValueError, match=r"^mask 'g0002.png' holds 127; expected only 0, 128, 255$"):
+    with pytest.raises(ValueError, match=r"^mask '.*/mask/g0002.png' holds 127; expected only 0, 128, 255$"):
         disc_crops(tmp_path)
     disc(tmp_path, "g0002", shape=(20, 16))
     with pytest.raises(ValueError, match=r"holds images of 2 sizes, \(16, 16\) to \(20, 16\); give a size"):
@@ -267,5 +268,34 @@ def test_disc_crops_that_do_not_fit_are_named(tmp_path):
     ):
         disc_crops(tmp_path)
     (tmp_path / "mask" / "g0002.png").unlink()
-    with pytest.raises(ValueError, match=r"^'g0002.png' cannot be read as an image"):
+    with pytest.raises(ValueError, match=r"^'.*/mask/g0002.png' cannot be read as an image"):
         disc_crops(tmp_path)
+
+
+# --- BUSI -----------------------------------------------------------------------------------------------------------
+
+
+def test_busi_as_published(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind, count in (("normal", 4), ("benign", 5), ("malignant", 4)):
+        (tmp_path / "Dataset_BUSI_with_GT" / kind).mkdir(parents=True)
+        for number in range(1, count + 1):
+            file, shape = tmp_path / "Dataset_BUSI_with_GT" / kind / f"{kind} ({number}).png", (20 + number, 24)
+            Image.fromarray(rng.integers(0, 255, (*shape, 3), dtype=np.uint8)).save(file)
+            mask = np.zeros(shape, bool)
+            mask[4:8, 4:8] = kind != "normal"
+            Image.fromarray(mask).save(file.with_name(f"{file.stem}_mask.png"))
+            if (kind, number) == ("benign", 2):
+                Image.fromarray(np.roll(mask, 10, 0)).save(file.with_name(f"{file.stem}_mask_1.png"))
+    with pytest.raises(ValueError, match="images of 5 sizes"):
+        load("busi", source="public", data_dir=str(tmp_path))
+    data = load("busi", source="public", data_dir=str(tmp_path), size=24)
+    assert data.modality == "ultrasound" and data.class_names == ("normal", "benign", "malignant")
+    assert np.bincount(data.labels).tolist() == [4, 5, 4] and data.images.dtype == np.uint8
+    areas = data.masks.sum((1, 2))
+    assert not areas[data.labels == 0].any() and sorted(areas[data.labels == 1]) == [16] * 4 + [32]
+    (tmp_path / "Dataset_BUSI_with_GT" / "benign" / "benign (3)_mask.png").unlink()
+    with pytest.warns(
+        UserWarning, match=r"no masks for 'Dataset_BUSI_with_GT/benign/benign \(3\).png': taken as empty"
+    ):
+        load("busi", source="public", data_dir=str(tmp_path), size=24)

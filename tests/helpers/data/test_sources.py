@@ -77,7 +77,7 @@ def test_a_folder_of_the_readers_own_is_read_by_what_it_holds(tmp_path):
     assert load("ct", source="folder", data_dir=str(tmp_path / "volume")).images.shape == (4, 1, 5, 6)
     assert load("ct", source="folder", data_dir=str(tmp_path / "volume"), size=8).images.shape == (4, 1, 8, 8)
     nifti(tmp_path / "volume" / "second.nii")
-    with pytest.raises(ValueError, match="'volume' holds 2 volumes, scan.nii.gz and others; expected one"):
+    with pytest.raises(ValueError, match="'volume' holds 2 volumes, 'scan.nii.gz', 'second.nii'; expected one"):
         load("ct", source="folder", data_dir=str(tmp_path / "volume"))
 
 

@@ -1,0 +1,155 @@
+"""What `python -m helpers.data PATH` says of a folder and draws of it, and what `print(images)` says."""
+
+import sys
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from helpers.data import from_folder, load
+from helpers.data.look import COLOURS, described, lines, main, sheet
+
+
+def put(root, name, pixels):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(root / name)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Twelve pictures of six patients in two sizes, of which ten have masks; one mask is a slip of the hand."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        name, shape = f"{('normal', 'abnormal')[i % 2]}/patient{i // 2}_Meier_{i}.png", (40 + 10 * (i % 2), 60)
+        put(tmp_path, name, rng.integers(0, 255, shape, dtype=np.uint8))
+        mask = np.zeros(shape, np.uint8)
+        mask[10:20, 10 : 20 + i] = i % 2
+        mask[0, 0] = i == 3
+        if i == 5:
+            mask[:] = 0
+            mask[8, 8] = 1
+        if i < 10:
+            put(tmp_path / "masks", name, mask * 255)
+    return tmp_path
+
+
+def test_a_folder_of_pictures_is_described(scans):
+    told = "\n".join(lines(described(scans)))
+    for line in (
+        "files      12 PNG",
+        "images     12",
+        "size       40×60 to 50×60 pixels (rows×columns), 2 sizes: give a size to read them together",
+        "spacing    unknown",
+        "patients   6",
+        "classes    normal 6, abnormal 6",
+        "masks      lesion: in 5 images, 1 to 190 pixels, half below 131",
+        "masks      7 of 12 are empty",
+        "read so    masks hold 0, 255: all but 0 is lesion",
+        "look at    no masks for 'abnormal/patient5_Meier_11.png', 'normal/patient5_Meier_10.png': taken as empty",
+        "look at    masks of 'abnormal/patient2_Meier_5.png' have a class of fewer than 4 pixels",
+    ):
+        assert line in told, told
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_is_described(scans):
+    (scans / "normal/patient0_Meier_0.png").write_bytes(b"broken")
+    put(scans, "masks/normal/patient1_Meier_2.png", np.zeros((9, 9), np.uint8))
+    told = lines(described(scans))
+    assert "images     10" in told
+    assert any("patient0_Meier_0.png' cannot be read as an image" in line for line in told)
+    assert any("patient1_Meier_2.png' has shape (9, 9); expected that of" in line for line in told)
+
+
+def test_the_sheet_has_outlines_and_no_names(scans, capsys, monkeypatch):
+    seen = described(scans)
+    page = np.asarray(sheet(seen.data))
+    orange = (page == [int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]).all(axis=2)
+    tile = seen.data.masks[1]
+    assert 0 < orange[:128, 132:260].sum() < tile.sum() / 2  # the border of the second image, not its inside
+    assert not orange[:128, 6 * 132 : 6 * 132 + 128].any()  # no mask
+    out = scans.parent / "page" / "sheet.png"
+    monkeypatch.setattr(sys, "argv", ["look", str(scans), "--out", str(out)])
+    main()
+    assert capsys.readouterr().out.splitlines()[-1] == f"sheet      {out}"
+    assert (np.asarray(Image.open(out)) == page).all() and not Image.open(out).info
+    for file in list(scans.rglob("*Meier*")):
+        file.rename(file.with_name(file.name.replace("Meier", "Huber")))
+    assert (np.asarray(sheet(described(scans).data)) == page).all()
+
+
+def dicom(file, instance):
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = CTImageStorage
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = generate_uid()
+    header.Modality, header.SeriesInstanceUID, header.InstanceNumber = "CT", "1.2.3", instance
+    header.PatientID, header.PatientName, header.BurnedInAnnotation = "MR-4711", "Meier", "YES"
+    header.Rows = header.Columns = 16
+    header.ImagePositionPatient, header.ImageOrientationPatient = [0, 0, 2 * instance], [1, 0, 0, 0, 1, 0]
+    header.PixelSpacing, header.SamplesPerPixel, header.PhotometricInterpretation = [0.5, 0.7], 1, "MONOCHROME2"
+    header.BitsAllocated = header.BitsStored = 16
+    header.HighBit, header.PixelRepresentation = 15, 1
+    header.PixelData = np.random.default_rng(instance).integers(-99, 99, (16, 16), dtype=np.int16).tobytes()
+    pydicom.dcmwrite(file, header, enforce_file_format=True)
+
+
+def test_a_dicom_series_is_described_without_its_patient(tmp_path):
+    for i in range(5):
+        dicom(tmp_path / f"{i}.dcm", i)
+    told = "\n".join(lines(described(tmp_path)))
+    assert "files      5 files of DICOM" in told and "size       16×16 pixels" in told
+    assert "spacing    0.5×0.7 mm a pixel, 2 mm from slice to slice" in told and "patients   1" in told
+    assert "names may be burned into the pixels" in told and "4711" not in told and "Meier" not in told
+    assert len(described(tmp_path / "0.dcm").data) == 1
+    put(tmp_path, "preview.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"of several kinds, 1 of pictures \(preview.png\) and 5 of DICOM \(0.dcm\)"):
+        described(tmp_path)
+
+
+@pytest.mark.parametrize("mask", ["masks/scan.nii.gz", "scan_seg.nii.gz", "labels/scan-label.nii"])
+def test_a_volume_with_its_mask_is_described(tmp_path, mask):
+    voxels = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4)
+    (tmp_path / mask).parent.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 2, 3, 1])), tmp_path / "scan.nii.gz")
+    nibabel.save(nibabel.Nifti1Image((voxels > 60).astype(np.uint8), np.diag([1, 2, 3, 1])), tmp_path / mask)
+    told = "\n".join(lines(described(tmp_path, mask_names=("background", "liver"))))
+    assert "spacing    2×1 mm a pixel, 3 mm from slice to slice" in told and "masks      liver: in 4 images" in told
+    assert load("ct", source="folder", data_dir=str(tmp_path)).masks.sum() == 59
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "other.nii.gz")
+    with pytest.raises(ValueError, match="holds 2 volumes, 'other.nii.gz', 'scan.nii.gz'; expected one"):
+        described(tmp_path)
+
+
+def test_the_command_ends_in_one_sentence(tmp_path, monkeypatch, capsys):
+    for path, sentence in ((tmp_path, "holds no images"), (tmp_path / "none", "there is no")):
+        monkeypatch.setattr(sys, "argv", ["look", str(path)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert sentence in str(end.value) and str(end.value).startswith("error: ") and "\n" not in str(end.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_set_is_printed_in_one_line(scans):
+    with pytest.warns(UserWarning):
+        printed = str(from_folder(scans, size=32))
+    assert printed.startswith(
+        "own-folder: 12 images of 32×32 pixels; grey, float32, 0 to 1; patients 6; classes normal 6"
+    )
+    assert "masks hold 0, 255: all but 0 is lesion" in printed and "\n" not in printed and "Meier" not in printed
+    assert str(load("ct", images=4, size=32)).count("; ") > 2
+
+
+@pytest.mark.parametrize(("asked", "share"), [(4, [2, 2]), (6, [3, 3]), (900, [6, 6])])
+def test_of_a_folder_at_most_so_many_are_drawn(scans, asked, share):
+    options = dict(source="folder", data_dir=str(scans), size=16)
+    with pytest.warns(UserWarning):
+        drawn = [load("ultrasound", images=asked, seed=seed, **options) for seed in (1, 1, 2)]
+    assert np.bincount(drawn[0].labels).tolist() == share
+    assert (drawn[0].images == drawn[1].images).all() and ((drawn[0].images == drawn[2].images).all() == (asked == 900))
+    with pytest.raises(ValueError, match="images is 0; expected a positive number"), pytest.warns(UserWarning):
+        load("ultrasound", images=0, **options)
