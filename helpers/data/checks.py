@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 
 from helpers.data.image_set import ImageSet
-from helpers.data.readers.layout import some
+from helpers.data.readers.files import some
 from helpers.data.readers.masks import MANY, is_noisy
 from helpers.data.readers.names import Found
 from helpers.data.resample import resize

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from helpers.data import checks, words
 from helpers.data.image_set import ImageSet
 from helpers.data.own import assembled, boxed, picture
-from helpers.data.readers.layout import some
+from helpers.data.readers.files import some
 from helpers.data.readers.masks import legend
 from helpers.data.readers.names import find
 from helpers.data.resample import letterboxed

@@ -15,7 +15,8 @@ from helpers.data.image_set import ImageSet
 from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS
 from helpers.data.readers.dicom import from_dicom
-from helpers.data.readers.layout import divided, paired, some, visible
+from helpers.data.readers.files import some, visible
+from helpers.data.readers.layout import divided, paired
 from helpers.data.readers.oct import oct_scan
 from helpers.data.readers.pictures import SUFFIXES
 from helpers.data.readers.public import acdc_nifti, acdc_slices, busi, disc_crops, medmnist

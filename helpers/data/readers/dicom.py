@@ -16,7 +16,7 @@ from helpers.data.image_set import ImageSet
 from helpers.data.readers.pictures import numbered
 from helpers.data.readers.stacks import of_one_kind, placed, without_copies
 from helpers.data.readers.volumes import native, padding, span
-from helpers.data.readers.whole import files_in, listed, whole
+from helpers.data.readers.files import listed, visible, whole
 
 MODALITIES = {"CR": "X-ray", "DX": "X-ray", "US": "ultrasound", "OP": "fundus", "OPT": "OCT", "SM": "histology"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -87,10 +87,10 @@ def _check(root: Path, frames: list[dict]) -> None:
 
 def _series(root: Path, series: int | None, notes: list[str]) -> list[Path]:
     """The files of a series: of the only one, or of number `series` in the order of their numbers."""
-    files = [f for f in files_in(root) if f.name.upper() != "DICOMDIR"] if root.is_dir() else [root]
+    files = [f for f in visible(root) if f.name.upper() != "DICOMDIR"] if root.is_dir() else [root]
     if not files or not root.exists():
         raise ValueError(f"'{root.name}' holds no files; expected DICOM files")
-    others = [file for file in files if not is_dicom(file)]
+    others = [file for file in files if not (file.exists() and is_dicom(file))]  # a dead link
     damaged = [
         f for f in others if len(others) == len(files) or re.fullmatch(r"(\.dcm|\.ima|\.\d+)?", f.suffix.lower())
     ]

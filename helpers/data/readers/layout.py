@@ -15,6 +15,7 @@ import warnings
 from collections import defaultdict
 from pathlib import Path
 
+from helpers.data.readers.files import some, visible
 from helpers.data.readers.masks import LOSSLESS
 from helpers.data.readers.pictures import SUFFIXES
 
@@ -33,12 +34,6 @@ _FOLDER = re.compile(
 )  # train_masks, train_images
 
 
-def visible(folder: Path) -> list[Path]:
-    """The files of a folder, sorted, without those that are hidden or lie in hidden folders."""
-    found = ((f, f.relative_to(folder).parts) for f in folder.rglob("*") if not f.is_dir())
-    return sorted(f for f, parts in found if not any(p.startswith(".") or p == "__MACOSX" for p in parts))
-
-
 def composed(text: str) -> str:
     """A name in one form of Unicode: é is one letter, not e and an accent."""
     return unicodedata.normalize("NFC", text)
@@ -47,12 +42,6 @@ def composed(text: str) -> str:
 def plain(text: str) -> str:
     """A name as names are compared: composed, without upper case."""
     return composed(text).casefold()
-
-
-def some(files: list[Path], root: Path) -> str:
-    """At most three files in words, as paths in `root`."""
-    shown = ", ".join(f"'{f.relative_to(root).as_posix()}'" for f in files[:3])
-    return shown + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
 def divided(

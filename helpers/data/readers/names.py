@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.data.readers.layout import divided, matched, plain, some
+from helpers.data.readers.files import some
+from helpers.data.readers.layout import divided, matched, plain
 from helpers.data.readers.pictures import SUFFIXES, numbered, page_count
 from helpers.data.readers.table import from_csv
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from helpers.data.image_set import ImageSet
-from helpers.data.readers.whole import whole
+from helpers.data.readers.files import whole
 
 # Rathke, Schmidt and Schnörr 2014, Section 2: eight layers between nine boundaries
 LAYERS = ("background", "NFL", "GCL+IPL", "INL", "OPL", "ONL+IS", "connecting cilia", "OS", "RPE")

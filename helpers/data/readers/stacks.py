@@ -11,7 +11,7 @@ from collections import defaultdict
 import numpy as np
 
 from helpers.data.readers.pictures import numbered
-from helpers.data.readers.whole import listed
+from helpers.data.readers.files import listed
 
 SAME = 0.0101  # mm: positions that differ by less are one place
 PLANES = ("sagittal", "coronal", "axial")

@@ -12,7 +12,7 @@ import numpy as np
 
 from helpers.data.image_set import UNLABELLED, ImageSet
 from helpers.data.readers.pictures import translate
-from helpers.data.readers.whole import whole
+from helpers.data.readers.files import whole
 
 File = str | Path
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}

@@ -19,9 +19,10 @@ def whole(file: Path, kind: str) -> Iterator[None]:
         raise ValueError(f"'{file}' cannot be read as {kind}: {' '.join(lines[-1].split())}") from error
 
 
-def files_in(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; hidden files and folders and those that macOS adds are left out."""
-    return sorted(f for f in folder.rglob("*") if f.is_file() and not _hidden(f.relative_to(folder).parts))
+def visible(folder: Path) -> list[Path]:
+    """The files of a folder, sorted, without those that are hidden or lie in hidden folders."""
+    found = ((f, f.relative_to(folder).parts) for f in folder.rglob("*") if not f.is_dir())
+    return sorted(f for f, parts in found if not any(p.startswith(".") or p == "__MACOSX" for p in parts))
 
 
 def listed(names: Iterable[str]) -> str:
@@ -31,5 +32,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:3]) + rest
 
 
-def _hidden(parts: tuple[str, ...]) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+def some(files: Iterable[Path], root: Path) -> str:
+    """At most three files in words, as paths in `root`."""
+    return listed(file.relative_to(root).as_posix() for file in files)
