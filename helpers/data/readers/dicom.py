@@ -13,10 +13,10 @@ from pydicom.misc import is_dicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 from helpers.data.image_set import ImageSet
+from helpers.data.readers.files import listed, visible, whole
 from helpers.data.readers.pictures import numbered
 from helpers.data.readers.stacks import of_one_kind, placed, without_copies
 from helpers.data.readers.volumes import native, padding, span
-from helpers.data.readers.files import listed, visible, whole
 
 MODALITIES = {"CR": "X-ray", "DX": "X-ray", "US": "ultrasound", "OP": "fundus", "OPT": "OCT", "SM": "histology"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"

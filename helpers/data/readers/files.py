@@ -32,7 +32,6 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:3]) + rest
 
 
-
 def some(files: Iterable[Path], root: Path) -> str:
     """At most three files in words, as paths in `root`."""
     return listed(file.relative_to(root).as_posix() for file in files)

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from helpers.data.readers.pictures import numbered
 from helpers.data.readers.files import listed
+from helpers.data.readers.pictures import numbered
 
 SAME = 0.0101  # mm: positions that differ by less are one place
 PLANES = ("sagittal", "coronal", "axial")

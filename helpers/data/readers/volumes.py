@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 
 from helpers.data.image_set import UNLABELLED, ImageSet
-from helpers.data.readers.pictures import translate
 from helpers.data.readers.files import whole
+from helpers.data.readers.pictures import translate
 
 File = str | Path
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
