@@ -14,7 +14,7 @@ from helpers.data.readers.names import Found
 from helpers.data.resample import resize
 
 SAME = 0.95  # correlation of fingerprints: re-encoded, resized or brightened copies have 0.98, other patients 0.6
-FEWEST = 4  # of a class, so that 60, 20 and 20 % of them are at least one each
+FEWEST = 3  # of a class: one a part of a split
 SIDE = 32  # pixels of a fingerprint
 
 
@@ -104,7 +104,7 @@ def _of_classes(data: ImageSet) -> list[str]:
         if count < FEWEST <= len(np.unique(units)) / 2:
             name = data.class_names[label] if data.class_names else label
             found.append(
-                f"class '{name}' has {count} {of}{'s' * (count > 1)}: a split leaves it out of a part; "
+                f"class '{name}' has {count} {of}{'s' * (count > 1)}: a split would leave it out of a part; "
                 f"expected at least {FEWEST}"
             )
     return found

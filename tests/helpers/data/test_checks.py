@@ -71,5 +71,7 @@ def test_all_pairs_of_many_images_are_compared():
 
 def test_a_class_too_small_for_a_split_is_told(tmp_path):
     for i, image in enumerate(scans(12)):
-        save(image, tmp_path / ("normal" if i < 9 else "abnormal") / f"{i}.png")
-    assert warned(tmp_path) == ["class 'abnormal' has 3 images: a split leaves it out of a part; expected at least 4"]
+        save(image, tmp_path / ("normal" if i < 10 else "abnormal") / f"{i}.png")
+    assert warned(tmp_path) == [
+        "class 'abnormal' has 2 images: a split would leave it out of a part; expected at least 3"
+    ]

@@ -205,6 +205,30 @@ def test_an_empty_part_is_refused():
         split(cohort(2), seed=0)
 
 
+@pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.2), (0.5, 0.1, 0.4)])
+@pytest.mark.parametrize("few", [3, 4, 7])
+def test_every_part_holds_a_class_of_three_patients(few, fractions):
+    patient = np.arange(40)
+    images = bare(np.zeros((40, 1, 2, 2), np.uint8), labels=(patient < few).astype(int), patients=patient)
+    division = split(images, fractions=fractions, seed=0)
+    assert [set(images.labels[part]) for part in (division.train, division.val, division.test)] == [{0, 1}] * 3
+    assert sorted(sum(parts_of(division), [])) == patient.tolist()
+
+
+def test_a_class_too_small_for_three_parts_is_named():
+    patient = np.arange(40)
+    images = bare(
+        np.zeros((40, 1, 2, 2), np.uint8),
+        labels=(patient > 37).astype(int),
+        patients=patient,
+        class_names=("normal", "abnormal"),
+    )
+    with pytest.raises(
+        ValueError, match="class 'abnormal' is in 2 patients, and a part .*; expected at least 3 patients"
+    ):
+        split(images, seed=0)
+
+
 # --- phantom -------------------------------------------------------------------------------------------------------
 
 
