@@ -43,8 +43,9 @@ def test_copies_on_two_sides_of_a_split_are_told(tmp_path, copy):
         save(image, tmp_path / f"normal/{i}.png")
     assert warned(tmp_path, size=64) == []
     save(copy(made[2]), tmp_path / "abnormal/copy.jpg", quality=70)
-    (sentence,) = warned(tmp_path, size=64)
+    sentence, small = warned(tmp_path, size=64)
     assert sentence.startswith("'abnormal/copy.jpg', 'normal/2.png' look the same: a split may put one into train")
+    assert small.startswith("class 'abnormal' has 1 image:")
 
 
 def test_copies_of_one_patient_are_on_one_side(tmp_path):
