@@ -71,7 +71,7 @@ def calibration_error(labels: np.ndarray, probs: np.ndarray, *, bins: int = 10) 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """The temperature T > 0 that minimises the cross entropy of logits / T, for one logit per image (N,).
 
-    Where no T is best, it warns and stops at 0.01 or 100: logits that are right about all images ask for ever smaller
+    Where no T is best, it warns and says where it stopped: logits that are right about all images ask for ever smaller
     ones, logits that know less than chance for ever larger ones. Raises ValueError for no images, labels other than 0
     and 1, and NaN. Source: Guo et al. 2017, Eq. 9. Fit it on validation images, never on the test set.
     """
@@ -91,7 +91,7 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     right = (2 * labels - 1) * logits  # by how much each image is on its own side
     if right.min() >= 0 or right.sum() <= 0:
         why = "no better than chance" if right.sum() <= 0 else "right about all images"
-        temperature = float(log_t.detach().exp().nan_to_num(100).clamp(0.01, 100))
+        temperature = float(log_t.detach().clamp(-15, 15).nan_to_num(15).exp())
         warnings.warn(f"the logits are {why}: no temperature is best, stopped at {temperature:.2g}", stacklevel=2)
         return temperature
     return float(log_t.detach().exp())

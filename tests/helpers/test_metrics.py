@@ -119,9 +119,9 @@ def test_temperature_is_recovered_and_is_the_minimum(true_t):
 def test_a_temperature_without_an_end_is_told_and_finite(labels, why, side):
     with pytest.warns(UserWarning, match=f"^the logits are {why}: no temperature is best, stopped at"):
         t = fit_temperature(torch.linspace(-3, 3, 50), labels.long())
-    assert 0.01 <= t <= 100 and side * np.log(t) > 0.5
+    assert 0 < t < np.inf and side * np.log(t) > 0.5
     with pytest.warns(UserWarning, match="no better than chance"):
-        assert 0.01 <= fit_temperature([0.0, 0.0], [0, 1]) <= 100
+        assert 0 < fit_temperature([0.0, 0.0], [0, 1]) < np.inf
 
 
 @pytest.mark.parametrize(
