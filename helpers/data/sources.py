@@ -17,10 +17,11 @@ from helpers.data.phantoms import PHANTOMS
 from helpers.data.readers.dicom import from_dicom
 from helpers.data.readers.files import some, visible
 from helpers.data.readers.layout import divided, paired
+from helpers.data.readers.names import patients_in
 from helpers.data.readers.oct import oct_scan
 from helpers.data.readers.pictures import SUFFIXES
 from helpers.data.readers.public import acdc_nifti, acdc_slices, busi, disc_crops, medmnist
-from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti
+from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti, joined
 from helpers.data.registry import PublicSet, read_public, verify
 from helpers.data.resample import letterboxed
 from helpers.data.samples import SAMPLES, sample
@@ -114,7 +115,7 @@ def _read(reader: Callable[..., ImageSet], path: Path, size: int | None, options
 
 
 def own(folder: Path, size: int | None, options: dict) -> ImageSet:
-    """Pictures, one volume, or one DICOM series, as the names of the files in the folder say; or one file of these."""
+    """Pictures, volumes, or one DICOM series, as the names of the files in the folder say; or one file of these."""
     if folder.is_file():
         return _read(VOLUMES.get(folder.suffix.lower(), from_dicom), folder, size, options)
     kinds = kinds_of(folder)
@@ -125,19 +126,30 @@ def own(folder: Path, size: int | None, options: dict) -> ImageSet:
         return _read(from_folder, folder, size, options)
     if "volumes" not in kinds:
         return _read(from_dicom, folder, size, options)
+    return _volumes(folder, size, options)
+
+
+def _volumes(folder: Path, size: int | None, options: dict) -> ImageSet:
+    """The volumes of a folder with their masks; of one patient where names hold `patient` and the same number."""
     volumes, others = divided(folder, folder, suffixes=tuple(VOLUMES))
-    if len(volumes) != 1:
-        raise ValueError(
-            f"'{folder.name}' holds {len(volumes)} volumes{f', {some(volumes, folder)}' * bool(volumes)}; expected one"
-        )
+    if not volumes:
+        raise ValueError(f"'{folder.name}' holds masks, but no volumes; expected both")
+    own_maps = [dict(options) for _ in volumes]
     for kind, files in others.items():
-        found = paired(folder, volumes, [f for f in files if f.suffix.lower() in VOLUMES])[0]
-        if len(found) != 1:
-            raise ValueError(
-                f"{kind} of '{volumes[0].name}' are {some(found or files, folder)}; expected one of its name"
-            )
-        options = {kind.removesuffix("s") if kind == "masks" else kind: found[0]} | options
-    return _read(VOLUMES[volumes[0].suffix.lower()], volumes[0], size, options)
+        found = paired(folder, volumes, [f for f in files if f.suffix.lower() in VOLUMES])
+        for volume, files_of, given in zip(volumes, found, own_maps, strict=True):
+            if len(files_of) != 1:
+                there = f"are {some(files_of, folder)}" if files_of else f"are missing, there are {some(files, folder)}"
+                raise ValueError(f"{kind} of '{volume.name}' {there}; expected one file of its name")
+            given.setdefault("mask" if kind == "masks" else kind, files_of[0])
+    read = [
+        _read(VOLUMES[volume.suffix.lower()], volume, size, given)
+        for volume, given in zip(volumes, own_maps, strict=True)
+    ]
+    if len(read) == 1:
+        return read[0]
+    patients = patients_in(folder, volumes)
+    return joined(read, list(range(len(read))) if patients is None else patients.tolist())
 
 
 def kinds_of(folder: Path) -> dict[str, list[Path]]:

@@ -106,4 +106,17 @@ def check_parameters(notebook, given: dict, defaults: dict | None = None) -> dic
             raise RunError(f"{stem}: {name} is {value!r}, expected {'a finite ' * (kind is float)}{kind.__name__}")
     if (profile := checked.get("profile", "teach")) not in PROFILES:
         raise RunError(f"{stem}: profile is {profile!r}, expected one of {', '.join(PROFILES)}")
+    if not 0 <= checked.get("seed", 0) < 2**32:
+        raise RunError(f"{stem}: seed is {checked['seed']}, expected a whole number from 0 to 2**32 - 1")
+    if (folder := checked.get("data_dir")) and not Path(folder).is_absolute():
+        raise RunError(
+            f"{stem}: data_dir is {folder!r}, expected a whole path such as {str(Path(folder).absolute())!r}"
+        )
+    if folder or "data" in checked:
+        from helpers.data import takes  # its readers take a second
+
+        try:
+            takes.check(stem, checked)
+        except ValueError as error:
+            raise RunError(f"{stem}: {error}") from error
     return checked

@@ -132,18 +132,19 @@ def start_run(notebook: str, params: dict, *, choices: dict | None = None, check
     a recorded GPU run can be replayed on a CPU. Raises ValueError naming the parameter,
     its value and what was expected.
     """
+    from helpers.data import takes
+
     choices = {"profile": PROFILES} | (choices or {})
+    takes.check(notebook, params)
     for name in ("seed", *choices, *(checked or {})):
         if name not in params:
             raise ValueError(f"{name}: missing; the parameters are {', '.join(params)}")
     for name, allowed in choices.items():
         if params[name] not in allowed:
             raise ValueError(f"{name}: got {params[name]!r}, expected one of {', '.join(map(str, allowed))}")
-    seed, data_dir = params["seed"], params.get("data_dir", "")
+    seed = params["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: got {seed!r}, expected a whole number from 0 to 2**32 - 1")
-    if data_dir and not Path(data_dir).is_dir():
-        raise ValueError(f"data_dir: got {data_dir!r}, expected the path of an existing folder")
     full = params["profile"] == "full"
     folder = Path(os.environ.get("RUN_DIR") or repo_root() / "runs" / "interactive" / notebook)
     is_checked = params["profile"] == "teach" and all(params[name] == value for name, value in (checked or {}).items())

@@ -87,20 +87,26 @@ def _of_names(root: Path, base: Path, files: list[Path], classes: tuple[str, ...
                 + "; name others by classes="
                 * (not classes)
             )
+    patients = patients_in(root, files)
+    return dict(
+        labels=np.array([min(found) for found in labels]) if labelled else None,
+        patients=patients,
+        class_names=(classes or ("normal", "abnormal")) if labelled else (),
+    )
+
+
+def patients_in(root: Path, files: list[Path]) -> np.ndarray | None:
+    """Running numbers of the patients that paths name, None if none does; warns of files that name none."""
     numbers = [_PATIENT.search(str(file.relative_to(root))) for file in files]
     lost = [file for file, number in zip(files, numbers, strict=True) if not number]
     if lost and any(numbers):
         warnings.warn(
             f"no patient in the name of {some(lost, root)}, though others have one: each is taken as one of its own; "
             "expected 'patient' and a number in all",
-            stacklevel=3,
+            stacklevel=4,
         )
     persons = [int(number[1]) if number else -1 - i for i, number in enumerate(numbers)]
-    return dict(
-        labels=np.array([min(found) for found in labels]) if labelled else None,
-        patients=numbered(persons) if any(numbers) else None,
-        class_names=(classes or ("normal", "abnormal")) if labelled else (),
-    )
+    return numbered(persons) if any(numbers) else None
 
 
 def _labels(folders: tuple[str, ...], number_of: dict[str, int], own: bool) -> set[int]:

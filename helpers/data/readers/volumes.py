@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -90,6 +91,29 @@ def from_metaimage(file: File, **options) -> ImageSet:
     Raises ImportError where SimpleITK is not installed.
     """
     return from_nifti(file, load=_load_metaimage, **options)
+
+
+def joined(sets: list[ImageSet], patients: list[int]) -> ImageSet:
+    """Volumes as one set: each scaled to 0…1 over its own value range, with the patient it is of.
+
+    Raises ValueError where slices differ in size, and where only some have masks.
+    """
+    if len({one.images.shape[1:] for one in sets}) > 1:
+        sizes = sorted({"×".join(map(str, one.images.shape[2:])) for one in sets})
+        raise ValueError(f"slices of the volumes have {len(sizes)} sizes, {sizes[0]} to {sizes[-1]}; give a size")
+    number = np.repeat(np.arange(len(sets)), [len(one) for one in sets])
+    fields = ("masks", "instances", "scribbles", "slices", "frames", "spacing", "slice_spacing")
+    parts = {field: [getattr(one, field) for one in sets] for field in fields}
+    return replace(
+        sets[0],
+        name="own-volumes",
+        images=np.concatenate([one.tensor().numpy() for one in sets]),
+        value_range=(0.0, 1.0),
+        patients=np.asarray(patients)[number],
+        volumes=number,
+        steps=(*sets[0].steps, "each volume scaled to 0…1 over its own range"),
+        **{field: None if any(p is None for p in of) else np.concatenate(of) for field, of in parts.items()},
+    )
 
 
 def _load_metaimage(file: Path) -> nibabel.Nifti1Image:

@@ -121,7 +121,7 @@ def test_a_volume_with_its_mask_is_described(tmp_path, mask):
     assert "spacing    2×1 mm a pixel, 3 mm from slice to slice" in told and "masks      liver: in 4 images" in told
     assert load("ct", source="folder", data_dir=str(tmp_path)).masks.sum() == 59
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "other.nii.gz")
-    with pytest.raises(ValueError, match="holds 2 volumes, 'other.nii.gz', 'scan.nii.gz'; expected one"):
+    with pytest.raises(ValueError, match=f"masks of 'other.nii.gz' are missing, there are '{mask}'; expected one file"):
         described(tmp_path)
 
 

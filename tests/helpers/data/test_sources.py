@@ -76,9 +76,32 @@ def test_a_folder_of_the_readers_own_is_read_by_what_it_holds(tmp_path):
     assert own.modality == "fundus" and own.images.shape == (2, 1, 8, 8)
     assert load("ct", source="folder", data_dir=str(tmp_path / "volume")).images.shape == (4, 1, 5, 6)
     assert load("ct", source="folder", data_dir=str(tmp_path / "volume"), size=8).images.shape == (4, 1, 8, 8)
-    nifti(tmp_path / "volume" / "second.nii")
-    with pytest.raises(ValueError, match="'volume' holds 2 volumes, 'scan.nii.gz', 'second.nii'; expected one"):
-        load("ct", source="folder", data_dir=str(tmp_path / "volume"))
+
+
+def test_the_volumes_of_a_folder_are_one_set_with_their_masks_and_patients(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, gain in (("patient7_ed", 1), ("patient7_es", 1000), ("patient2_ed", 10)):
+        voxels = (rng.random((6, 5, 4)) * 100 * gain).astype(np.int32)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 2, 3, 1])), tmp_path / f"{name}.nii.gz")
+        inside = (voxels > 50 * gain).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(inside, np.diag([1, 2, 3, 1])), tmp_path / f"{name}_gt.nii.gz")
+    own = load("mr", source="folder", data_dir=str(tmp_path))
+    assert own.images.shape == (12, 1, 5, 6) and own.value_range == (0, 1)
+    assert own.volumes.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert own.patients.tolist() == [0] * 4 + [1] * 8  # two moments of one patient stay together
+    assert own.slices.tolist() == [0, 1, 2, 3] * 3 and own.spacing[0].tolist() == [2, 1]
+    assert own.images[:, 0][own.masks > 0].min() > 0.45 > own.images[:, 0][own.masks == 0].min()  # whatever the gain
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 4), np.int16), np.eye(4)), tmp_path / "late.nii.gz")
+    with pytest.raises(ValueError, match="masks of 'late.nii.gz' are missing, there are 'patient2_ed_gt.nii.gz'"):
+        load("mr", source="folder", data_dir=str(tmp_path))
+
+
+def test_volumes_of_several_sizes_need_a_size(tmp_path):
+    for i, columns in enumerate((6, 8)):
+        nibabel.save(nibabel.Nifti1Image(np.ones((columns, 5, 4), np.int16), np.eye(4)), tmp_path / f"{i}.nii")
+    with pytest.raises(ValueError, match="slices of the volumes have 2 sizes, 5×6 to 5×8; give a size"):
+        load("mr", source="folder", data_dir=str(tmp_path))
+    assert load("mr", source="folder", data_dir=str(tmp_path), size=16).patients.tolist() == [0] * 4 + [1] * 4
 
 
 def test_of_a_public_set_of_volumes_one_is_read_with_its_mask(tmp_path):

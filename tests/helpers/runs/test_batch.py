@@ -66,7 +66,9 @@ MISTAKES = [
     ("cell_timeout: .inf", "cell_timeout is inf, expected a number above 0"),
     ("gpus: 2", "gpus is 2, expected 0 or 1"),
     ("threads: 0", "threads is 0, expected a number above 0"),
-    ("fixed: {data_dir: none}", "expected the path of an existing folder"),
+    ("fixed: {data_dir: none}", "data_dir is 'none', expected a whole path such as '/"),
+    ("fixed: {data_dir: /none}", "data_dir: got '/none', expected the path of an existing folder"),
+    ("fixed: {seed: -1}", "seed is -1, expected a whole number from 0 to 2**32 - 1"),
     ("fixed: !!python/object/apply:os.getcwd []", "not a readable grid (could not determine a constructor"),
     ("fixed: {", "not a readable grid (while parsing"),
 ]
@@ -143,7 +145,7 @@ def test_folder_stands_for_the_content_of_the_data_which_is_read_once(tiny, monk
     monkeypatch.setattr(batch, "_content", counted)
 
     def folders(name):
-        grid = write_grid(tiny, f"fixed: {{data_dir: {name}}}\nproduct: {{seed: [0, 1]}}")
+        grid = write_grid(tiny, f"fixed: {{data_dir: {tiny / name}}}\nproduct: {{seed: [0, 1]}}")
         return [entry.folder for entry in plan(read_grid(grid), tiny)]
 
     for name in ("a", "b"):
@@ -226,7 +228,7 @@ def test_what_a_ledger_holds_is_not_run_again(tiny, monkeypatch, of_the_book):
     (tiny / "05_tiny.ipynb").rename(home / "05_tiny.ipynb")
     if of_the_book:
         monkeypatch.setattr(batch, "repo_root", lambda: tiny)
-    text = "fixed: {noise: 0.5, data_dir: ../films}\nproduct: {seed: [0, 1, 2, 3, 4]}"
+    text = f"fixed: {{noise: 0.5, data_dir: {tiny / 'films'}}}\nproduct: {{seed: [0, 1, 2, 3, 4]}}"
     grid = read_grid(write_grid(home, text))
     entries = plan(grid, out)
     for seed, (code, changes) in enumerate([(CODE, {}), ("older", {}), (CODE, {"noise": 0.1}), (CODE, {})]):

@@ -1,0 +1,72 @@
+"""What each chapter takes of a reader's folder, and the sentence for a folder that it does not take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from helpers.data.readers.layout import divided
+from helpers.data.readers.names import find
+from helpers.data.sources import VOLUMES, kinds_of
+
+KINDS = {
+    "classes": "pictures in classes (folders named normal and abnormal)",
+    "masks": "pictures with masks",
+    "series": "one DICOM series",
+    "volumes": "volumes with masks",
+    "pictures": "pictures alone",
+    "volume": "volumes without masks",
+}
+# Chapter: what its parameter `data` may say, and which kinds of folders it takes.
+TAKES = {
+    "00_medical_images": (("sample", "folder"), tuple(KINDS)),
+    "01_explanation": (("sample", "phantom", "folder"), ("classes",)),
+    "02_weak_supervision": (("phantom", "acdc"), ()),
+    "03_transfer_learning": (("phantom", "public", "sample"), ()),
+    "04_active_learning": (("phantom", "public", "sample", "folder"), ("classes",)),
+    "05_attention": (("phantom", "sample", "public", "folder"), ("classes",)),
+    "06_shallow_methods": (("phantom", "public", "sample", "folder"), ("classes",)),
+    "07_domain_knowledge": (("phantom", "public", "folder"), ("classes",)),
+    "08_label_budget": (("phantom", "public", "folder"), ("classes", "masks", "volumes")),
+}
+
+
+def held(folder: Path) -> tuple[str, ...]:
+    """What a folder holds, by names alone: of `KINDS`. Raises ValueError as the readers do."""
+    kinds = kinds_of(folder)
+    if "DICOM" in kinds:
+        return ("series",)
+    if "volumes" in kinds:
+        return ("volumes" if divided(folder, folder, suffixes=tuple(VOLUMES))[1].get("masks") else "volume",)
+    found = find(folder)
+    kinds = ("classes",) if found.known["labels"] is not None and len(set(found.known["labels"])) > 1 else ()
+    return kinds + ("masks",) * ("masks" in found.maps) or ("pictures",)
+
+
+def check(chapter: str, params: dict) -> None:
+    """Refuses what a chapter does not take, before anything is read or trained.
+
+    Raises ValueError for an unknown value of `data`, a `data_dir` without a use or that is no folder, and a folder of
+    another kind than the chapter takes, with the chapters that take it. Notebooks from elsewhere are not checked.
+    """
+    sources, kinds = TAKES.get(chapter, (None, ()))
+    data, folder = params.get("data"), params.get("data_dir", "")
+    if folder and not Path(folder).is_dir():
+        raise ValueError(f"data_dir: got {folder!r}, expected the path of an existing folder")
+    if sources is None or data is None:
+        return
+    if data not in sources and data != "folder":
+        raise ValueError(f"data: got {data!r}, expected one of {', '.join(sources)}")
+    if data != "folder":
+        return
+    if not folder:
+        raise ValueError("data is 'folder' and data_dir is '', expected the path of your folder")
+    here = held(Path(folder))
+    if set(here) & set(kinds):
+        return
+    others = [name for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
+    needs = " or ".join(KINDS[kind] for kind in kinds)
+    raise ValueError(
+        f"{chapter} {f'takes {needs}' if kinds else 'takes no folder'}; "
+        f"'{Path(folder).name}' holds {' and '.join(KINDS[kind] for kind in here)}, "
+        f"which {' and '.join(', '.join(others).rsplit(', ', 1))} {'take' if len(others) > 1 else 'takes'}"
+    )
