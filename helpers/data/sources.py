@@ -62,7 +62,8 @@ def load(
     in `data_dir`, or where `python -m data_scripts.fetch` put it), "folder" (the reader's own files in `data_dir`).
     images, size, seed: how many, pixels a side, and which; by default as many and as large as the source has. Of
     public sets and folders at most so many are drawn, each class with its share, after all were read.
-    options: those of the generator or reader.
+    options: those of the generator or reader. Of folders also structure: the number in the masks to keep as 1, all else
+    becomes background; 0 keeps what the reader makes of them.
 
     Raises ValueError for an unknown name or source, and for a `data_dir` that is missing or superfluous;
     FileNotFoundError, with the command that brings it, for what is not on this machine.
@@ -81,7 +82,28 @@ def load(
         return sample(name, **given, **options)
     if source == "public":
         return drawn(_public(read_public()[name], data_dir, size, options), images, seed)
-    return drawn(replace(own(Path(data_dir), size, options), modality=name), images, seed)
+    return drawn(replace(_one_structure(Path(data_dir), size, options), modality=name), images, seed)
+
+
+def _one_structure(folder: Path, size: int | None, options: dict) -> ImageSet:
+    """The reader's own images; of the masks only the number `structure`, unless it is 0."""
+    structure = options.pop("structure", 0)
+    if not structure:
+        return own(folder, size, options)
+    if folder.is_dir() and "pictures" in kinds_of(folder):  # without names, their readers take all but 0 as one
+        options = {
+            "mask_names": ("background", "structure"),
+            "values": {v: int(v == structure) for v in range(256)},
+        } | options
+        found = own(folder, size, options)
+    else:
+        found = own(folder, size, options)
+        found = found if found.masks is None else replace(found, masks=found.masks == structure, mask_names=())
+    if found.masks is None or not found.masks.any():
+        raise ValueError(
+            f"structure is {structure}, but no mask of '{folder.name}' holds it; expected one that is drawn"
+        )
+    return found
 
 
 def names(source: str) -> list[str]:

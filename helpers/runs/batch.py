@@ -122,7 +122,9 @@ def plan(grid, out: Path, ledger=None) -> list[Entry]:
         entry = entries[folder] = Entry(grid.notebook, given, params, code, folder, limits, environment)
         entry.look()
         record = recorded.get(record_name(params)) if ours and entry.state == "new" else None
-        if record and record["code"] == code and record["params"] == params | {"data_dir": ""}:  # it names no folder
+        if (
+            record and record["code"] == code and defaults | record["params"] == params | {"data_dir": ""}
+        ):  # it names no folder
             entry.state, entry.record = "recorded", record
     return list(entries.values())
 
