@@ -11,6 +11,8 @@ PYTHON ?= python3
 PROFILE ?= teach
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 CELL_TIMEOUT ?= 600
+# Processes of the tests; each holds up to 2 GB.
+WORKERS ?= 2
 STUDENT := build/student
 
 IN := .venv/bin
@@ -30,8 +32,9 @@ run: prepared  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NO
 	$(IN)/python -m helpers.runs $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
 
 test: check prepared  ## everything: check, every committed notebook again with its claims, copies for students untrained
-	$(IN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
-	  --nbval-cell-timeout=$(CELL_TIMEOUT) --nbval-kernel-startup-timeout=180 $(NOTEBOOKS)
+	$(IN)/python -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=$(CELL_TIMEOUT) \
+	  --nbval-kernel-startup-timeout=180 $(NOTEBOOKS) tests/whole
 	$(MAKE) student
 	rm -rf build/untrained runs/untrained
 	$(IN)/python tools/untrained.py $(STUDENT)/*.ipynb --out build/untrained
@@ -42,7 +45,7 @@ test: check prepared  ## everything: check, every committed notebook again with 
 check: samples $(COMPILED)  ## the fast part, for every commit: ruff and the tests of the code
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
-	$(IN)/python -m pytest -q tests
+	$(IN)/python -m pytest -q -n $(WORKERS) --dist loadscope tests --ignore tests/whole
 
 look: $(INSTALLED)  ## what is understood of a folder of scans: make look DATA=PATH
 	@test -n "$(DATA)" || { echo 'say which folder: make look DATA=PATH'; exit 2; }

@@ -63,10 +63,12 @@ def check(chapter: str, params: dict) -> None:
     here = held(Path(folder))
     if set(here) & set(kinds):
         return
-    others = [name for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
-    needs = " or ".join(KINDS[kind] for kind in kinds)
+    others = [name[:2] for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
+    chapters = (
+        f"chapters {', '.join(others[:-1])} and {others[-1]} take" if others[1:] else f"chapter {others[0]} takes"
+    )
+    needs = " or ".join(KINDS[kind] for kind in kinds) or "no folder yet"
     raise ValueError(
-        f"{chapter} {f'takes {needs}' if kinds else 'takes no folder'}; "
-        f"'{Path(folder).name}' holds {' and '.join(KINDS[kind] for kind in here)}, "
-        f"which {' and '.join(', '.join(others).rsplit(', ', 1))} {'take' if len(others) > 1 else 'takes'}"
+        f"chapter {chapter[:2]} takes {needs}; '{Path(folder).name}' holds "
+        f"{' and '.join(KINDS[kind] for kind in here)}, which {chapters}"
     )

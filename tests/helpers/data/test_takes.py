@@ -1,0 +1,56 @@
+"""What a folder holds, and which chapters say that they take it."""
+
+import nbformat
+import pytest
+from own_folders import MAKE
+
+from helpers.data.takes import KINDS, TAKES, check, held
+from helpers.runs import repo_root
+from helpers.runs.grid import RunError, check_parameters, default_parameters
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_is_told_by_its_names(tmp_path, kind):
+    folder = MAKE[kind](tmp_path / kind)
+    assert held(folder) == (kind,)
+    for chapter, (_, kinds) in TAKES.items():
+        notebook = repo_root() / "notebooks" / f"{chapter}.ipynb"
+        given = {"data": "folder", "data_dir": str(folder)}
+        if kind in kinds:
+            assert check_parameters(notebook, given) == given
+            continue
+        with pytest.raises(RunError) as refused:
+            check_parameters(notebook, given)
+        said = str(refused.value)
+        takers = [name[:2] for name, (_, taken) in TAKES.items() if kind in taken]
+        assert f"'{kind}' holds {KINDS[kind]}, which chapter" in said and said.count("\n") == 0
+        assert all(number in said.split("which chapter")[1] for number in takers)
+
+
+def test_classes_and_masks_are_two_kinds(tmp_path):
+    folder = MAKE["classes"](tmp_path / "both")
+    for file in sorted(folder.rglob("*.png")):
+        mask = folder / "masks" / file.relative_to(folder)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        mask.write_bytes(file.read_bytes())
+    assert held(folder) == ("classes", "masks")
+
+
+@pytest.mark.parametrize("chapter", TAKES)
+def test_a_wrong_word_for_the_data_is_refused(chapter):
+    notebook = repo_root() / "notebooks" / f"{chapter}.ipynb"
+    with pytest.raises(RunError, match=f"{chapter}: data: got 'nonsense', expected one of {TAKES[chapter][0][0]}"):
+        check_parameters(notebook, {"data": "nonsense"})
+    source = next(c.source for c in nbformat.read(notebook, 4).cells if "parameters" in c.metadata.get("tags", []))
+    words = next(line for line in source.splitlines() if line.startswith("data:")).partition("#")[2]
+    assert all(word in words for word in TAKES[chapter][0])
+    assert default_parameters(notebook)["data"] in TAKES[chapter][0]
+
+
+def test_a_folder_without_a_path_is_refused():
+    with pytest.raises(ValueError, match="data is 'folder' and data_dir is '', expected the path of your folder"):
+        check("01_explanation", {"data": "folder", "data_dir": ""})
+
+
+def test_notebooks_from_elsewhere_are_not_checked(tmp_path):
+    check("mine", {"data": "anything", "data_dir": str(tmp_path)})

@@ -1,0 +1,32 @@
+"""Each chapter, run whole in profile smoke on a small folder of each kind that it takes."""
+
+import numpy as np
+import pytest
+from own_folders import MAKE, classes
+
+from helpers.data.takes import TAKES
+from helpers.runs import repo_root
+from helpers.runs.notebook import run_notebook
+from helpers.runs.record import read_record
+
+NEEDED = {"volumes": {"08_label_budget": {"structure": 3}}}  # parameters that go with a kind
+CASES = [(chapter, kind) for chapter, (_, kinds) in TAKES.items() for kind in kinds]
+
+
+def run(chapter, folder, out, **given):
+    given = {"profile": "smoke", "data": "folder", "data_dir": str(folder), **given}
+    record = read_record(run_notebook(repo_root() / "notebooks" / f"{chapter}.ipynb", out / chapter, given))
+    assert record["data"]["name"].startswith("own-") or " own-" in record["data"]["name"]
+    return record
+
+
+@pytest.mark.parametrize(("chapter", "kind"), CASES)
+def test_a_chapter_runs_on_what_it_takes(tmp_path, chapter, kind):
+    run(chapter, MAKE[kind](tmp_path / kind), tmp_path / "out", **NEEDED.get(kind, {}).get(chapter, {}))
+
+
+@pytest.mark.parametrize("chapter", [chapter for chapter, kind in CASES if kind == "classes" and chapter[:2] != "00"])
+def test_a_chapter_runs_where_a_class_is_rare(tmp_path, chapter):
+    """Three of sixty images are abnormal: one for each part of a split."""
+    record = run(chapter, classes(tmp_path / "few", abnormal=3), tmp_path / "out")
+    assert all(value is None or np.isfinite(value).all() for value in record["metrics"].values() if value != [])
