@@ -211,7 +211,8 @@ def compare(run, n: int, *, data: str, data_dir: str) -> dict:
             metrics["kept gate: Dice"] = dice(task, found(task, kept, "test"), "test")
         net.load_state_dict(history.best_state)
         metrics[f"{name}: best Dice"] = dice(task, found(task, net, "test"), "test")
-    return _result(metrics, [task.images], kept.half() if data == "phantom" else None)
+    replayed = data == "phantom" and n == 30  # by the lesson
+    return _result(metrics, [task.images], kept.half() if replayed else None)
 
 
 def slices_10(run, *, data: str, data_dir: str) -> dict:
