@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+
+import numpy as np
 
 from helpers.data.readers.layout import divided
 from helpers.data.readers.names import find
@@ -28,6 +31,8 @@ TAKES = {
     "07_domain_knowledge": (("phantom", "public", "folder"), ("classes",)),
     "08_label_budget": (("phantom", "public", "folder"), ("classes", "masks", "volumes")),
 }
+# Images, or patients where they are known, of each class: some for each part of a split.
+LEAST = dict.fromkeys(TAKES, 3) | {"00_medical_images": 0, "07_domain_knowledge": 4}
 
 
 def held(folder: Path) -> tuple[str, ...]:
@@ -62,6 +67,8 @@ def check(chapter: str, params: dict) -> None:
         raise ValueError("data is 'folder' and data_dir is '', expected the path of your folder")
     here = held(Path(folder))
     if set(here) & set(kinds):
+        if "classes" in here:
+            _enough(chapter, Path(folder))
         return
     others = [name[:2] for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
     chapters = (
@@ -72,3 +79,17 @@ def check(chapter: str, params: dict) -> None:
         f"chapter {chapter[:2]} takes {needs}; '{Path(folder).name}' holds "
         f"{' and '.join(KINDS[kind] for kind in here)}, which {chapters}"
     )
+
+
+def _enough(chapter: str, folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are told where the folder is read
+        known = find(folder).known
+    units = np.arange(len(known["labels"])) if known["patients"] is None else known["patients"]
+    for label, name in enumerate(known["class_names"]):
+        if (count := len(np.unique(units[known["labels"] == label]))) < LEAST[chapter]:
+            what = "images" if known["patients"] is None else "patients"
+            raise ValueError(
+                f"class '{name}' of '{folder.name}' has {count} {what}; chapter {chapter[:2]} needs {LEAST[chapter]} "
+                "of each class at least"
+            )

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from own_folders import MAKE
 
-from helpers.data.takes import KINDS, TAKES, check, held
+from helpers.data.takes import KINDS, LEAST, TAKES, check, held
 from helpers.runs import repo_root
 from helpers.runs.grid import RunError, check_parameters, default_parameters
 
@@ -25,6 +25,15 @@ def test_a_folder_is_told_by_its_names(tmp_path, kind):
         takers = [name[:2] for name, (_, taken) in TAKES.items() if kind in taken]
         assert f"'{kind}' holds {KINDS[kind]}, which chapter" in said and said.count("\n") == 0
         assert all(number in said.split("which chapter")[1] for number in takers)
+
+
+@pytest.mark.parametrize("chapter", [chapter for chapter, least in LEAST.items() if least and TAKES[chapter][1]])
+def test_a_class_that_a_split_cannot_share_out_is_refused(tmp_path, chapter):
+    least = LEAST[chapter]
+    given = {"data": "folder", "data_dir": str(MAKE["classes"](tmp_path / "few", abnormal=least - 1))}
+    said = f"class 'abnormal' of 'few' has {least - 1} images; chapter {chapter[:2]} needs {least} of each class"
+    with pytest.raises(ValueError, match=said):
+        check(chapter, given)
 
 
 def test_classes_and_masks_are_two_kinds(tmp_path):
