@@ -359,7 +359,7 @@ class Films:
     test: np.ndarray
 
 
-def films(*, data: str, data_dir: str) -> Films:
+def films(*, data: str, data_dir: str, classes: str = "") -> Films:
     """Phantom forearms, PneumoniaMNIST enlarged to 64 × 64, or a folder with two classes."""
     if data == "public":
         options = dict(source="public", data_dir=data_dir and f"{data_dir}/pneumoniamnist")
@@ -368,7 +368,8 @@ def films(*, data: str, data_dir: str) -> Films:
         label, train = np.concatenate([part.labels for part in sets]), np.arange(len(sets[0]))
         test = np.arange(len(sets[0]), len(x))
     else:
-        folder = dict(source="folder", data_dir=data_dir) if data == "folder" else dict(images=3600, patients=1200)
+        phantom = dict(images=3600, patients=1200)
+        folder = dict(source="folder", data_dir=data_dir, classes=classes) if data == "folder" else phantom
         sets = [load("xray", size=64, **folder)]
         cut, x, label = split(sets[0], fractions=(0.6, 0.1, 0.3), seed=0), sets[0].tensor()[:, :1], sets[0].labels > 0
         label, train, test = label.astype(int), cut.train, cut.test

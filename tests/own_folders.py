@@ -28,6 +28,14 @@ def classes(root: Path, abnormal: int = 30) -> Path:
     return root
 
 
+def more_classes(root: Path) -> Path:
+    """Sixty breast images in three folders, as one of the field's sets has them."""
+    breasts = PHANTOMS["ultrasound"](images=60, patients=60, size=96, seed=3)
+    for i, (pixels, label) in enumerate(zip(grey(breasts), breasts.labels, strict=True)):
+        save(pixels, root / breasts.class_names[label] / f"{breasts.class_names[label]} ({i}).png")
+    return root
+
+
 def masks(root: Path) -> Path:
     """Thirty breast images, each with the outline of its lesion; some have none."""
     breasts = PHANTOMS["ultrasound"](images=30, patients=30, size=96, seed=3)
@@ -66,5 +74,13 @@ def pictures(root: Path) -> Path:
     return root
 
 
-MAKE = {"classes": classes, "masks": masks, "series": series, "volumes": volumes, "pictures": pictures}
+MAKE = {
+    "classes": classes,
+    "more classes": more_classes,
+    "masks": masks,
+    "series": series,
+    "volumes": volumes,
+    "pictures": pictures,
+}
 MAKE |= {"volume": lambda root: volumes(root, with_masks=False)}
+NEEDED = {"more classes": {"classes": "normal, benign, malignant"}}  # parameters that go with a kind

@@ -52,11 +52,11 @@ def from_folder(
 ) -> ImageSet:
     """Pictures of a folder (or of `images/` in it) as float32 in 0…1, with the labels, patients and masks there are.
 
-    classes: the names of the folders that are classes, one on each path; by default normal (0) and abnormal (1), or
-    MURA's `…/patient00001/study1_positive/image1.png`; without any of them there are no labels. csv: a file in the
-    folder with the columns file and patient, perhaps label and scanner; only what it names is read. Patients, of the
-    CSV or of names that hold `patient` and a number, become running numbers. The pages of a TIFF are slices of a
-    volume, and of one patient.
+    classes: the names of the folders that are classes (or a text with commas), one on each path; by default normal (0)
+    and abnormal (1), or MURA's `…/patient00001/study1_positive/image1.png`; without any of them there are no labels.
+    csv: a file in the folder with the columns file and patient, perhaps label and scanner; only what it names is read.
+    Patients, of the CSV or of names that hold `patient` and a number, become running numbers. The pages of a TIFF are
+    slices of a volume, and of one patient.
 
     mask_names: what 0, 1, … are; without them all that is not 0 is a lesion. values: {stored grey, (r, g, b) or
     "#rrggbb": class}, where masks hold something else. Masks are found as `readers.layout` says, and read as

@@ -62,12 +62,13 @@ def load(
     in `data_dir`, or where `python -m data_scripts.fetch` put it), "folder" (the reader's own files in `data_dir`).
     images, size, seed: how many, pixels a side, and which; by default as many and as large as the source has. Of
     public sets and folders at most so many are drawn, each class with its share, after all were read.
-    options: those of the generator or reader. Of folders also structure: the number in the masks to keep as 1, all else
-    becomes background; 0 keeps what the reader makes of them.
+    options: those of the generator or reader, but for an empty `classes`. Of folders also structure: the number in the
+    masks to keep as 1, all else becomes background; 0 keeps what the reader makes of them.
 
     Raises ValueError for an unknown name or source, and for a `data_dir` that is missing or superfluous;
     FileNotFoundError, with the command that brings it, for what is not on this machine.
     """
+    options = {key: value for key, value in options.items() if value or key != "classes"}
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; expected one of {', '.join(SOURCES)}")
     known = names(source)

@@ -12,7 +12,8 @@ from helpers.data.readers.names import find
 from helpers.data.sources import VOLUMES, kinds_of
 
 KINDS = {
-    "classes": "pictures in classes (folders named normal and abnormal)",
+    "classes": "pictures in two classes (folders named normal and abnormal, or as `classes` says)",
+    "more classes": "pictures in three or more classes",
     "masks": "pictures with masks",
     "series": "one DICOM series",
     "volumes": "volumes with masks",
@@ -25,25 +26,28 @@ TAKES = {
     "01_explanation": (("sample", "phantom", "folder"), ("classes",)),
     "02_weak_supervision": (("phantom", "acdc"), ()),
     "03_transfer_learning": (("phantom", "public", "sample"), ()),
-    "04_active_learning": (("phantom", "public", "sample", "folder"), ("classes",)),
+    "04_active_learning": (("phantom", "public", "sample", "folder"), ("classes", "more classes")),
     "05_attention": (("phantom", "sample", "public", "folder"), ("classes",)),
-    "06_shallow_methods": (("phantom", "public", "sample", "folder"), ("classes",)),
+    "06_shallow_methods": (("phantom", "public", "sample", "folder"), ("classes", "more classes")),
     "07_domain_knowledge": (("phantom", "public", "folder"), ("classes",)),
-    "08_label_budget": (("phantom", "public", "folder"), ("classes", "masks", "volumes")),
+    "08_label_budget": (("phantom", "public", "folder"), ("classes", "more classes", "masks", "volumes")),
 }
 # Images, or patients where they are known, of each class: some for each part of a split.
 LEAST = dict.fromkeys(TAKES, 3) | {"00_medical_images": 0, "07_domain_knowledge": 4}
 
 
-def held(folder: Path) -> tuple[str, ...]:
+def held(folder: Path, classes: str = "") -> tuple[str, ...]:
     """What a folder holds, by names alone: of `KINDS`. Raises ValueError as the readers do."""
     kinds = kinds_of(folder)
     if "DICOM" in kinds:
         return ("series",)
     if "volumes" in kinds:
         return ("volumes" if divided(folder, folder, suffixes=tuple(VOLUMES))[1].get("masks") else "volume",)
-    found = find(folder)
-    kinds = ("classes",) if found.known["labels"] is not None and len(set(found.known["labels"])) > 1 else ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are told where the folder is read
+        found = find(folder, classes=classes)
+    count = 0 if found.known["labels"] is None else len(set(found.known["labels"]))
+    kinds = ("more classes" if count > 2 else "classes",) * (count > 1)
     return kinds + ("masks",) * ("masks" in found.maps) or ("pictures",)
 
 
@@ -65,26 +69,30 @@ def check(chapter: str, params: dict) -> None:
         return
     if not folder:
         raise ValueError("data is 'folder' and data_dir is '', expected the path of your folder")
-    here = held(Path(folder))
+    if not kinds:
+        others = [name[:2] for name, (_, taken) in TAKES.items() if taken]
+        raise ValueError(f"chapter {chapter[:2]} takes no folder yet; chapters {', '.join(others)} do")
+    classes = params.get("classes", "")
+    here = held(Path(folder), classes)
     if set(here) & set(kinds):
-        if "classes" in here:
-            _enough(chapter, Path(folder))
+        if {"classes", "more classes"} & set(here):
+            _enough(chapter, Path(folder), classes)
         return
     others = [name[:2] for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
     chapters = (
         f"chapters {', '.join(others[:-1])} and {others[-1]} take" if others[1:] else f"chapter {others[0]} takes"
     )
-    needs = " or ".join(KINDS[kind] for kind in kinds) or "no folder yet"
+    needs = " or ".join(KINDS[kind] for kind in kinds)
     raise ValueError(
         f"chapter {chapter[:2]} takes {needs}; '{Path(folder).name}' holds "
         f"{' and '.join(KINDS[kind] for kind in here)}, which {chapters}"
     )
 
 
-def _enough(chapter: str, folder: Path) -> None:
+def _enough(chapter: str, folder: Path, classes: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are told where the folder is read
-        known = find(folder).known
+        warnings.simplefilter("ignore")
+        known = find(folder, classes=classes).known
     units = np.arange(len(known["labels"])) if known["patients"] is None else known["patients"]
     for label, name in enumerate(known["class_names"]):
         if (count := len(np.unique(units[known["labels"] == label]))) < LEAST[chapter]:

@@ -45,8 +45,13 @@ class Found:
 
 
 def find(data_dir: str | Path, *, csv=None, classes=()) -> Found:
-    """The images of a folder and what belongs to each, by names alone; raises ValueError as `from_folder` does."""
+    """The images of a folder and what belongs to each, by names alone; raises ValueError as `from_folder` does.
+
+    classes: names, or one text with commas between them.
+    """
     root = Path(data_dir)
+    if isinstance(classes, str):
+        classes = tuple(name.strip() for name in classes.split(",") if name.strip())
     if not root.is_dir():
         raise ValueError(f"there is no folder '{root}'; expected one with pictures")
     base = root / "images" if (root / "images").is_dir() else root

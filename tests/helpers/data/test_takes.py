@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from own_folders import MAKE
+from own_folders import MAKE, NEEDED
 
 from helpers.data.takes import KINDS, LEAST, TAKES, check, held
 from helpers.runs import repo_root
@@ -12,19 +12,25 @@ from helpers.runs.grid import RunError, check_parameters, default_parameters
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_is_told_by_its_names(tmp_path, kind):
     folder = MAKE[kind](tmp_path / kind)
-    assert held(folder) == (kind,)
-    for chapter, (_, kinds) in TAKES.items():
+    assert held(folder, **NEEDED.get(kind, {})) == (kind,)
+    takers = [name for name, (_, taken) in TAKES.items() if kind in taken]
+    given = {"data": "folder", "data_dir": str(folder), **NEEDED.get(kind, {})}
+    for chapter in (name for name, (_, kinds) in TAKES.items() if kinds):
         notebook = repo_root() / "notebooks" / f"{chapter}.ipynb"
-        given = {"data": "folder", "data_dir": str(folder)}
-        if kind in kinds:
+        if chapter in takers:
             assert check_parameters(notebook, given) == given
             continue
         with pytest.raises(RunError) as refused:
             check_parameters(notebook, given)
         said = str(refused.value)
-        takers = [name[:2] for name, (_, taken) in TAKES.items() if kind in taken]
         assert f"'{kind}' holds {KINDS[kind]}, which chapter" in said and said.count("\n") == 0
-        assert all(number in said.split("which chapter")[1] for number in takers)
+        assert all(name[:2] in said.split("which chapter")[1] for name in takers)
+
+
+@pytest.mark.parametrize("chapter", [chapter for chapter, (_, kinds) in TAKES.items() if not kinds])
+def test_a_chapter_without_folders_names_those_that_take_one(tmp_path, chapter):
+    with pytest.raises(RunError, match=f"chapter {chapter[:2]} takes no folder yet; chapters 00, 01, 04, .* do"):
+        check_parameters(repo_root() / "notebooks" / f"{chapter}.ipynb", {"data": "folder", "data_dir": str(tmp_path)})
 
 
 @pytest.mark.parametrize("chapter", [chapter for chapter, least in LEAST.items() if least and TAKES[chapter][1]])
