@@ -91,15 +91,20 @@ def _one_structure(folder: Path, size: int | None, options: dict) -> ImageSet:
     structure = options.pop("structure", 0)
     if not structure:
         return own(folder, size, options)
+    names = ("background", f"number {structure}")
     if folder.is_dir() and "pictures" in kinds_of(folder):  # without names, their readers take all but 0 as one
         options = {
-            "mask_names": ("background", "structure"),
+            "mask_names": names,
             "values": {v: int(v == structure) for v in range(256)},
         } | options
         found = own(folder, size, options)
     else:
         found = own(folder, size, options)
-        found = found if found.masks is None else replace(found, masks=found.masks == structure, mask_names=())
+        found = (
+            found
+            if found.masks is None
+            else replace(found, masks=(found.masks == structure).astype(np.uint8), mask_names=names)
+        )
     if found.masks is None or not found.masks.any():
         raise ValueError(
             f"structure is {structure}, but no mask of '{folder.name}' holds it; expected one that is drawn"

@@ -128,3 +128,19 @@ def test_the_catalogue_names_what_load_knows(monkeypatch, tmp_path):
     assert all(e.here for e in entries if e.source != "public")
     monkeypatch.setenv("SMALL_SAMPLE_DATA", str(tmp_path))
     assert not any(e.here for e in catalogue(sources=("sample",)) if e.name in ("ct", "mr", "xray"))
+
+
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_of_masks_with_several_structures_one_is_kept(tmp_path, kind):
+    mask = np.tile(np.arange(4, dtype=np.uint8), (6, 1)).repeat(2, 1)  # 0 to 3, each in two columns
+    if kind == "pictures":
+        Image.fromarray(mask * 60).save(tmp_path / "a.png")
+        Image.fromarray(mask).save(tmp_path / "a_mask.png")
+    else:
+        for name in ("a.nii", "a_seg.nii"):
+            nibabel.save(nibabel.Nifti1Image(mask.T[::-1, ::-1, None].copy(), np.eye(4)), tmp_path / name)
+    own = load("mr", source="folder", data_dir=str(tmp_path), structure=2)
+    assert own.mask_names == ("background", "number 2") and own.masks.sum() == 12
+    assert own.masks[0].any(axis=0).tolist() == [v == 2 for v in mask[0]]
+    with pytest.raises(ValueError, match="structure is 5, but no mask of '.*' holds it"):
+        load("mr", source="folder", data_dir=str(tmp_path), structure=5)
