@@ -23,7 +23,7 @@ COMPILED := .venv/.compiled
 TO_COMPILE := '^pydensecrf2'
 OLD := 'requirements.txt is for Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12'
 
-.PHONY: help run test check look book student lab batch refresh verify drift bench lock badges samples prepared clean
+.PHONY: help run test check look book student lab batch refresh verify drift bench lock front badges samples prepared clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -86,8 +86,12 @@ lock: $(INSTALLED)  ## exact versions from the ranges in pyproject.toml; version
 	$(IN)/uv pip compile --universal --python-version 3.11 --all-extras --no-header --annotation-style line \
 	  pyproject.toml -o requirements.txt
 
-badges: $(INSTALLED)  ## write the repository of pyproject.toml into README.md and the notebooks
-	$(IN)/python tools/badges.py
+front: $(INSTALLED)  ## draw the pictures of the first page, in docs/_static, from what is recorded and the notebooks' figures
+	$(IN)/python tools/front.py
+
+badges: $(INSTALLED)  ## give the folder a public home, for Colab and Binder: make badges [REPO=owner/name]
+	$(IN)/python tools/badges.py $(if $(REPO),--repo '$(REPO)')
+	touch $(INSTALLED)  # the ranges are as they were
 
 samples: $(INSTALLED)
 	@$(IN)/python -m data_scripts.fetch samples

@@ -1,11 +1,14 @@
-"""Write the repository and version of pyproject.toml wherever they are named: `make badges`.
+"""Give the folder a public home, and write it and the version wherever they are named: `make badges [REPO=owner/name]`.
 
-A project without an address there is not published: no badge and no command then leads to a place that may not hold it.
+The home is `repository` in pyproject.toml and nowhere else. Without one the project is not published: no badge and no
+command then leads to a place that may not hold it.
 
-    python tools/badges.py             # rewrite what differs
-    python tools/badges.py --check     # only say what differs; exit status 1 if anything does
+    python tools/badges.py --repo owner/name   # a new home, in pyproject.toml and everywhere; '' takes it away
+    python tools/badges.py                     # the home that `git remote` names on GitHub, else as it is
+    python tools/badges.py --check             # only say what is not as pyproject.toml says; exit status 1 then
 
-README.md       badges between `<!-- badges NAME.ipynb -->` and `<!-- /badges -->`; the address after `git clone`
+README.md       badges between `<!-- badges NAME.ipynb -->` and `<!-- /badges -->`; how Colab and Binder are opened,
+                between `<!-- home -->` and `<!-- /home -->`
 CITATION.cff    `repository-code` (a comment if there is no address) and `version`
 notebooks/      badges in the first cell between `<!-- badges -->` and `<!-- /badges -->`;
                 SLUG and TAG in the cell tagged `setup`
@@ -13,6 +16,7 @@ notebooks/      badges in the first cell between `<!-- badges -->` and `<!-- /ba
 
 import argparse
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -22,7 +26,18 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- badges ?(\S*) -->)(?:(?!<!-- badges).)*?(<!-- /badges -->)", re.DOTALL)
-ADDRESS = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+HOME = re.compile(r"(<!-- home -->\n).*?(<!-- /home -->)", re.DOTALL)
+SLUG = r"[\w-]+/[\w.-]+?"
+REMOTE = re.compile(rf"(?:\w+://)?(?:[^@/\s]+@)?github\.com[:/]({SLUG})(?:\.git)?/?")
+ADDRESS = re.compile(rf"https://github\.com/({SLUG})(?:\.git)?/?")
+NO_HOME = """\
+Colab and Binder open a chapter once this folder has a public home on GitHub: `make badges REPO=owner/name`, or
+`make badges` for the one that `git remote` names.
+"""
+A_HOME = """\
+The badges beside the chapters open them in Colab or Binder. The whole folder:
+`git clone https://github.com/{slug} small-sample`.
+"""
 
 
 def project(root: Path) -> tuple[str, str]:
@@ -34,6 +49,36 @@ def project(root: Path) -> tuple[str, str]:
     if not (match := ADDRESS.fullmatch(address.strip())):
         sys.exit(f"pyproject.toml: repository is {address!r}, expected https://github.com/OWNER/NAME")
     return match[1], table["version"]
+
+
+def of_remote(root: Path) -> str:
+    """The slug of the repository on GitHub that `git remote` names, origin first; "" without one."""
+    if not (root / ".git").exists():  # or git would answer for a repository around it
+        return ""
+    asked = ["git", "-C", str(root), "config", "--get-regexp", r"^remote\..*\.url$"]
+    lines = subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
+    remotes = sorted((line.split(" ", 1) for line in lines), key=lambda remote: remote[0] != "remote.origin.url")
+    return next((match[1] for _, url in remotes if (match := REMOTE.fullmatch(url))), "")
+
+
+def wanted(root: Path, repo: str | None, slug: str) -> str:
+    """The slug to write: what was asked for, else the one of `git remote`, else that of `pyproject.toml`."""
+    if repo is None:
+        return of_remote(root) or slug
+    match = re.fullmatch(rf"(?:https://github\.com/)?({SLUG})(?:\.git)?/?", repo)
+    if repo and not match:
+        sys.exit(f"--repo is {repo!r}, expected OWNER/NAME")
+    return match[1] if match else ""
+
+
+def settled(text: str, slug: str) -> str:
+    """The text of `pyproject.toml` with this repository, or none, as the home of the project."""
+    head, title, after = text.partition("[project.urls]\n")
+    if not title:
+        sys.exit("pyproject.toml: it has no table [project.urls], where the repository belongs")
+    urls, mark, rest = after.partition("\n[")
+    urls = re.sub(r"^repository\s*=.*\n", "", urls, flags=re.MULTILINE | re.IGNORECASE)
+    return head + title + (f'repository = "https://github.com/{slug}"\n' if slug else "") + urls + mark + rest
 
 
 def badges(slug: str, version: str, notebook: str) -> str:
@@ -62,12 +107,8 @@ def refresh_text(text: str, slug: str, version: str, *, notebook: str = "") -> s
 
     text = MARKED.sub(write, text)
     address = slug and f"https://github.com/{slug}"
-    text = re.sub(
-        r"(?<=git clone )(?:ADDRESS|https://github\.com/\S+)(?= small-sample$)",
-        address or "ADDRESS",
-        text,
-        flags=re.MULTILINE,
-    )
+    home = A_HOME.format(slug=slug) if slug else NO_HOME
+    text = HOME.sub(lambda match: match[1] + home + match[2], text)
     code = f'repository-code: "{address}"' if slug else "# repository-code: not published"
     text = re.sub(r"^(?:# )?repository-code:.*", code, text, flags=re.MULTILINE)
     text = re.sub(r"^(version:).*", rf"\1 {version}", text, flags=re.MULTILINE)
@@ -94,23 +135,36 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if something differs")
+    parser.add_argument("--repo", metavar="OWNER/NAME", help="where on GitHub the folder has its public home; '': none")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to work on")
     options = parser.parse_args()
     slug, version = project(options.root)
-    here, stale = f"{slug or 'no address,'} v{version}", []
+    if not options.check:
+        slug = wanted(options.root, options.repo, slug)
+    texts = {}
     for file in (options.root / "README.md", options.root / "CITATION.cff", *options.root.glob("notebooks/*.ipynb")):
         old = file.read_text(encoding="utf-8")
         if file.suffix == ".ipynb":
             new = refresh_notebook(old, slug, version, name=file.name)
         else:
             new = refresh_text(old, slug, version)
-        if new != old:
-            stale.append(str(file.relative_to(options.root)))
-            if not options.check:
-                file.write_text(new, encoding="utf-8", newline="\n")
-    if options.check and stale:
-        sys.exit(f"{', '.join(stale)}: not {here}, as pyproject.toml says; run `make badges`")
-    print(f"{here}: {', '.join(stale) or 'nothing'} {'differs' if options.check else 'rewritten'}")
+        texts[file] = old, new
+    toml = options.root / "pyproject.toml"
+    old = toml.read_text(encoding="utf-8")
+    texts[toml] = old, old if slug == project(options.root)[0] else settled(old, slug)
+    stale = {file: new for file, (old, new) in texts.items() if new != old}
+    here = f"{slug or 'no address,'} v{version}"
+    names = ", ".join(str(file.relative_to(options.root)) for file in stale) or "nothing"
+    if options.check:
+        if stale:
+            sys.exit(f"{names}: not {here}, as pyproject.toml says; run `make badges`")
+        print(f"{here}: nothing differs")
+        return
+    for file, new in stale.items():
+        file.write_text(new, encoding="utf-8", newline="\n")
+    print(f"{here}: {names} rewritten")
+    if slug and stale:
+        print(f"Colab and Binder open the tag v{version}: commit, `git tag v{version}`, `git push origin HEAD --tags`")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,23 @@ from chapter import prose
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.data import takes
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "running.md", "own_scans.md")
+}
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
+KINDS = {  # as the README calls them
+    "two classes": "classes",
+    "images with masks": "masks",
+    "a DICOM series": "series",
+    "volumes with masks": "volumes",
+    "images alone": "pictures",
+    "volumes alone": "volume",
+}
 
 
 def ranges() -> dict[str, Requirement]:
@@ -86,20 +99,83 @@ def test_readme_lists_the_notebooks_that_exist():
     assert README.count("<!-- badges ") == len(listed)
 
 
-def test_readme_tells_the_minutes_and_the_memory_that_the_notebooks_tell():
-    rows = re.findall(r"\]\((notebooks/\w+\.ipynb)\)<!-- [^|]+\|[^|]+\| ([\d.]+) \| ([\d.]+ GB) \|", README)
-    assert len(rows) == len(list((ROOT / "notebooks").glob("*.ipynb")))
-    for file, minutes, memory in rows:
-        told = re.search(r"teach ([\d.]+)[^|]*\| ([\d.]+ GB)", prose(ROOT / file)).groups()
-        assert told == (minutes, memory), file
+def test_the_first_page_is_short_and_opens_with_a_picture_and_three_doors():
+    assert len(README.splitlines()) <= 120
+    places = [README.index(text) for text in ("](docs/_static/front.png)", "not a medical device", "## Three doors")]
+    doors = [README.index(f"\n    make {target}") for target in ("book", "lab", "look", "run", "test")]
+    assert sorted(places + doors) == places + doors
+
+
+def test_the_first_pages_lead_somewhere_and_their_pictures_are_there():
+    for folder, text in ((ROOT, README), (ROOT / "docs", PAGES["index.md"])):
+        links = re.findall(r"(!?)\[([^][]*)\]\(([^)\s]+)\)", text)
+        links += [("", "", target) for target in re.findall(r"\)\]\(([^)\s]+)\)", text)]  # of a picture that is a link
+        inside = [(mark, alt, target) for mark, alt, target in links if "://" not in target]
+        assert len(inside) > 15
+        for mark, alt, target in inside:
+            name, _, anchor = target.partition("#")
+            place = folder / name if name else folder / "README.md"
+            if folder != ROOT and name.endswith(".ipynb"):  # side by side on the site
+                place = ROOT / "notebooks" / name
+            assert place.is_file(), target
+            assert not mark or len(alt.split()) > 8, f"{target}: no text for who cannot see it"
+            titles = re.findall(r"^#+ (.+)$", place.read_text(encoding="utf-8"), re.M) if anchor else []
+            assert not anchor or anchor in {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}, target
+
+
+def test_every_chapter_has_a_picture_on_the_front_page_of_the_site():
+    chapters = {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set(re.findall(r"\]\(_static/(\w+)\.jpg\)\]\(\1\.ipynb\)", PAGES["index.md"])) == chapters
+    pictures = list((ROOT / "docs" / "_static").glob("*.jpg"))
+    assert {file.stem for file in pictures} == chapters
+    assert all(file.stat().st_size <= 60_000 for file in pictures)
+    assert sum(file.stat().st_size for file in (ROOT / "docs" / "_static").iterdir()) <= 700_000
+
+
+def test_the_minutes_and_the_memory_are_those_that_the_notebooks_tell():
+    rows = re.findall(r"^\| (\d\d\w?) [^|]+\| ([\d.]+) \| ([\d.]+ GB) \|", PAGES["running.md"], re.M)
+    notebooks = {file.name.partition("_")[0]: file for file in (ROOT / "notebooks").glob("*.ipynb")}
+    assert [number for number, _, _ in rows] == sorted(notebooks)
+    for number, minutes, memory in rows:
+        told = re.search(r"teach ([\d.]+)[^|]*\| ([\d.]+ GB)", prose(notebooks[number])).groups()
+        assert told == (minutes, memory), number
+
+
+def test_the_readme_tells_which_chapter_takes_which_folder():
+    assert set(KINDS.values()) == set(takes.KINDS)
+    head, _, *rows = re.search(r"^\| chapter \| two classes .*\n(?:\|.*\n)+", README, re.M)[0].splitlines()
+    kinds = [KINDS[name] for name in re.split(r" *\| *", head.strip("| "))[1:]]
+    told = {}
+    for chapter, *cells in (re.split(r" *\| *", row.strip("| ")) for row in rows):
+        assert len(cells) == len(kinds) and set(cells) <= {"yes", "–"}, chapter
+        told[chapter] = {kind for kind, cell in zip(kinds, cells, strict=True) if cell == "yes"}
+    assert told == {name.partition("_")[0]: set(kinds) for name, (_, kinds) in takes.TAKES.items()}
+
+
+def test_every_chapter_says_what_becomes_of_a_folder():
+    table = PAGES["own_scans.md"].partition("## What each chapter does")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d[\w, ]+) \| (.+) \|$", table, re.M)
+    said = {number: what for numbers, what in rows for number in numbers.split(", ")}
+    wanted = {name.partition("_")[0]: bool(kinds) for name, (_, kinds) in takes.TAKES.items()}
+    assert {number: what != "not yet" for number, what in said.items()} == wanted
+
+
+def test_the_workflow_does_what_runs_elsewhere_and_says_that_it_is_untried():
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run", "make book"]
+    assert text.startswith("# Untried:")
+    untried = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8").partition("## What was not tried")[2]
+    assert "GitHub's workflow" in untried and "not tried" in README
 
 
 def test_readme_and_makefile_name_the_same_targets():
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
-    texts = [README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")]
+    files = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    texts = [README, *(file.read_text(encoding="utf-8") for file in files)]
     named = {target for text in texts for target in re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE)}
     assert named <= set(phony)
-    assert {"run", "test", "check", "lab"} <= named
+    assert {"run", "test", "check", "lab", "look", "book", "badges"} <= named
 
 
 def test_no_file_names_a_place_on_one_machine():

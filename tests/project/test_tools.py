@@ -1,5 +1,6 @@
 """The tools behind `make badges`, `make refresh` and the copies that are never trained."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -13,13 +14,20 @@ import nbformat
 import pytest
 import torch
 import yaml
+from chapter import cells
 from command import run
 
 from helpers import train
-from tools import untrained
+from tools import badges, untrained
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, TOOL = PYPROJECT["project"], PYPROJECT["tool"]
+# A place from which a reader would open or fetch the book.
+ELSEWHERE = re.compile(
+    r"(?:https?://github\.com/|colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|git@github\.com:)"
+    r"([\w-]+/[\w.-]+)"
+)
 
 
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
@@ -33,15 +41,18 @@ def test_a_tool_is_a_command(tool):
     assert done.returncode == 0 and done.stdout.startswith("usage: ") and tool.stem in done.stdout, done.stderr
 
 
+def settle(folder: Path, slug: str) -> None:
+    """Write the home of a folder, or none, into its pyproject.toml alone."""
+    toml = folder / "pyproject.toml"
+    toml.write_text(badges.settled(toml.read_text(encoding="utf-8"), slug), encoding="utf-8", newline="\n")
+
+
 @pytest.fixture
 def copy(tmp_path) -> Path:
     """A repository with one notebook, as `tools/badges.py` sees it, that is published at an address of its own."""
     for name in ("README.md", "CITATION.cff", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    toml = (tmp_path / "pyproject.toml").read_text(encoding="utf-8")
-    (tmp_path / "pyproject.toml").write_text(
-        re.sub(r"^\[project\.urls\]$", r'\g<0>\nrepository = "https://github.com/somebody/else"', toml, flags=re.M)
-    )
+    settle(tmp_path, "somebody/else")
     v4 = nbformat.v4
     setup = v4.new_code_cell('SLUG = "a/b"\nTAG = "v0"\nprint(SLUG)', metadata={"tags": ["setup"]})
     setup.outputs = [v4.new_output("stream", text="a/b\n")]
@@ -70,16 +81,18 @@ def test_badges_rewrites_every_marked_place_once(copy):
     assert setup.outputs[0].text == "a/b\n"
     assert other.source == 'TAG = "x"'
     readme = (copy / "README.md").read_text(encoding="utf-8")
-    assert "git clone https://github.com/somebody/else small-sample\n" in readme
+    assert "`git clone https://github.com/somebody/else small-sample`" in readme and "make badges" not in readme
     assert readme.count("mybinder.org/v2/gh/somebody/else/") == readme.count("<!-- badges ") > 0
     citation = (copy / "CITATION.cff").read_text(encoding="utf-8")
     assert '\nrepository-code: "https://github.com/somebody/else"\n' in citation
 
 
 def test_without_an_address_no_badge_and_no_command_leads_anywhere(copy):
+    assert run("badges", "--root", copy, "--repo", "").returncode == 0
     before = {name: (copy / name).read_text(encoding="utf-8") for name in ("README.md", "CITATION.cff")}
+    settle(copy, "somebody/else")
     assert run("badges", "--root", copy).returncode == 0
-    shutil.copy(ROOT / "pyproject.toml", copy)  # not published
+    settle(copy, "")
     assert run("badges", "--check", "--root", copy).returncode == 1
     assert run("badges", "--root", copy).returncode == 0
     assert before == {name: (copy / name).read_text(encoding="utf-8") for name in before}
@@ -87,7 +100,99 @@ def test_without_an_address_no_badge_and_no_command_leads_anywhere(copy):
     assert title.source == "# One\n<!-- badges --><!-- /badges -->\nafter"
     assert setup.source.startswith('SLUG = ""\n')
     everything = "".join(before.values()) + title.source + setup.source
-    assert not re.search(r"mybinder\.org/v2|colab\.research\.google\.com/github|git clone https", everything)
+    assert not ELSEWHERE.search(everything)
+    assert before["README.md"].count("`make badges REPO=owner/name`") == 1
+
+
+def published(folder: Path) -> tuple[str, set[str]]:
+    """The repository that pyproject.toml of a folder names, and those to which its first page and notebooks lead."""
+    texts = [file.read_text(encoding="utf-8") for file in (folder / "README.md", *folder.glob("notebooks/*.ipynb"))]
+    named = {match[1] for text in texts for match in ELSEWHERE.finditer(text)}
+    return badges.project(folder)[0], named
+
+
+@pytest.fixture
+def home(copy) -> Path:
+    """The first page and all notebooks of the book in a folder of git that has no public home yet."""
+    shutil.rmtree(copy / "notebooks")
+    shutil.copytree(ROOT / "notebooks", copy / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    assert run("badges", "--root", copy, "--repo", "").returncode == 0
+    subprocess.run(["git", "init", "--quiet", copy], check=True)
+    assert published(copy) == ("", set())
+    return copy
+
+
+def test_the_book_leads_to_no_other_place():
+    slug, named = published(ROOT)
+    assert named == ({slug} if slug else set())
+
+
+def test_a_home_is_written_into_pyproject_and_everywhere_and_taken_away_again(home):
+    before = {file: file.read_bytes() for file in home.rglob("*.*") if ".git" not in file.parts}
+    done = run("badges", "--root", home, "--repo", "somebody/book")
+    assert done.returncode == 0 and f"git tag v{PROJECT['version']}" in done.stdout
+    assert published(home) == ("somebody/book", {"somebody/book"})
+    assert tomllib.loads((home / "pyproject.toml").read_text(encoding="utf-8"))["tool"] == TOOL
+    assert run("badges", "--root", home, "--check").returncode == 0
+    assert run("badges", "--root", home).stdout.endswith("nothing rewritten\n")  # without a remote as it is
+    assert run("badges", "--root", home, "--repo", "another/book").returncode == 0
+    assert published(home) == ("another/book", {"another/book"})
+    assert run("badges", "--root", home, "--repo", "").returncode == 0
+    assert before == {file: file.read_bytes() for file in before}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "git@github.com:somebody/book.git",
+        "https://github.com/somebody/book",
+        "https://name:word@github.com/somebody/book.git",
+        "ssh://git@github.com/somebody/book.git",
+    ],
+)
+def test_the_home_of_a_remote_is_taken_and_no_more_of_its_address(home, url):
+    for name, address in (("backup", "git@github.com:somebody/backup.git"), ("origin", url)):
+        subprocess.run(["git", "-C", home, "remote", "add", name, address], check=True)
+    assert run("badges", "--root", home, "--check").returncode == 0  # compares with pyproject.toml alone
+    assert run("badges", "--root", home).returncode == 0
+    assert published(home) == ("somebody/book", {"somebody/book"})
+    assert "word@" not in (home / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("url", ["git@gitlab.com:a/b.git", "https://example.org/github.com/a/b", "../bare.git"])
+def test_a_remote_that_is_not_on_github_is_no_home(home, url):
+    subprocess.run(["git", "-C", home, "remote", "add", "origin", url], check=True)
+    assert run("badges", "--root", home).returncode == 0
+    assert published(home) == ("", set())
+
+
+@pytest.mark.parametrize("repo", ["book", "https://gitlab.com/a/b", "a/b/c", "a b/c"])
+def test_a_home_that_is_none_is_refused_before_anything_is_written(copy, repo):
+    before = {file: file.read_bytes() for file in copy.rglob("*.*") if file.is_file()}
+    done = run("badges", "--root", copy, "--repo", repo)
+    assert done.returncode == 1 and f"--repo is {repo!r}, expected OWNER/NAME" in done.stderr
+    assert before == {file: file.read_bytes() for file in before}
+
+
+@pytest.mark.parametrize("slug", ["", "somebody/book"])
+def test_the_setup_cell_fetches_the_book_from_its_home_or_says_how_to_give_it_one(home, slug, monkeypatch):
+    assert run("badges", "--root", home, "--repo", slug).returncode == 0
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # a notebook alone
+    monkeypatch.setattr(sys, "path", [])
+    version, books = PROJECT["version"], sorted(home.glob("notebooks/*.ipynb"))
+    assert len(books) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    for path in books:
+        commands = []
+        monkeypatch.setattr(subprocess, "run", lambda command, commands=commands, **options: commands.append(command))
+        source = "\n".join(cells(path, "setup"))
+        if slug:
+            exec(source, {})
+            fetch = ["git", "clone", "--quiet", "--depth", "1", "--branch", f"v{version}", f"https://github.com/{slug}"]
+            assert commands[0] == [*fetch, "book"], path.name
+        else:
+            with pytest.raises(ModuleNotFoundError, match="`make lab`, or .* by `make badges REPO=owner/name`"):
+                exec(source, {})
+            assert commands == []
 
 
 @pytest.mark.parametrize(
