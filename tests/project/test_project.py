@@ -22,6 +22,7 @@ PAGES = {
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
 KINDS = {  # as the README calls them
     "two classes": "classes",
+    "more classes": "more classes",
     "images with masks": "masks",
     "a DICOM series": "series",
     "volumes with masks": "volumes",
