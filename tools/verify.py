@@ -3,6 +3,7 @@
 Each such row is run in profile `smoke`, once from a worktree of the commit where the code of its record stood and once
 from now, and compared bit for bit (`tools/witness.py` says what is noted). If all is equal, the ledger gets the new
 normal form, with the commit that it was compared with; else the first difference is told and the record stays stale.
+`--profile teach` tries them in a larger profile, where the small one has changed and no record was made with it.
 `--full` then runs one random record of each table that changed in its own profile, from both trees, too.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from helpers.runs.code import SHOWS, code_hash, root_of
+from helpers.runs.grid import PROFILES
 from helpers.runs.record import read_ledger, repo_root, write_ledger
 
 ROOT = repo_root()
@@ -33,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", help="names in results/ (all)")
     parser.add_argument("--full", action="store_true", help="run one full record of each changed table, too")
+    parser.add_argument("--profile", default="smoke", choices=PROFILES, help="in which the rows are tried (smoke)")
     options = parser.parse_args()
     ledgers = sorted((ROOT / "results").glob("*.json"))
     if unknown := set(options.tables) - {path.stem for path in ledgers}:
@@ -41,12 +44,13 @@ def main() -> int:
     if git("status", "--porcelain", "--untracked-files=no", "--", "helpers", "experiments", "notebooks"):
         print("helpers, experiments or notebooks have changes that are in no commit: commit first", file=sys.stderr)
         return 2
-    held = [check(path, full=options.full) for path in ledgers if not options.tables or path.stem in options.tables]
+    chosen = [path for path in ledgers if not options.tables or path.stem in options.tables]
+    held = [check(path, options.profile, full=options.full) for path in chosen]
     git("worktree", "prune")
     return int(not all(held))
 
 
-def check(path: Path, *, full: bool) -> bool:
+def check(path: Path, profile: str, *, full: bool) -> bool:
     """Verify a table, write its ledger, print how it stands; whether all its records are fresh or verified."""
     ledger, hashed, verified = read_ledger(path), cache(code_hash), []
 
@@ -63,7 +67,7 @@ def check(path: Path, *, full: bool) -> bool:
         base = ledger["code"][code]["commit"]
         params = min((record["params"] for record in members), key=lambda p: p["seed"])
         started = time.monotonic()
-        problem = differs(base, path.stem, params | {"profile": "smoke"})
+        problem = differs(base, path.stem, params | {"profile": profile})
         name = " ".join(str(params[key]) for key in ("row", "model", "data") if params.get(key))
         spent = f"{time.monotonic() - started:.0f} s, {_peak_gb():.1f} GB"
         bar.write(f"{path.stem}  {name}: {problem or f'as at {base[:7]}'} ({spent})")

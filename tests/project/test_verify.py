@@ -15,6 +15,8 @@ from helpers.runs import repo_root
 from helpers.runs.record import read_ledger, write_ledger
 
 TABLE = '''"""A made-up table."""
+import time
+
 import torch
 from helpers import tiny
 from helpers.plots import paint
@@ -38,7 +40,7 @@ def train(run, *, data, data_dir):
         loss.backward()
         optimizer.step()
     paint(tiny.refined(x.numpy() / 4))
-    return {"metrics": {"size": size, "its seconds": loss.item()}, "data": None}
+    return {"metrics": {"size": size, "its seconds": time.perf_counter()}, "data": None}
 '''
 TINY = '''"""What the made-up table uses."""
 import numpy as np
