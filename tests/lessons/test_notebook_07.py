@@ -249,7 +249,7 @@ def test_the_check_raises_an_alarm_where_the_label_is_the_side():
 
 def test_images_of_another_number_of_classes_are_refused():
     own = load("ultrasound", images=6, size=64)  # three classes
-    tool = tools("def label_tasks(", run=None, data="folder", data_dir="x")
+    tool = tools("def label_tasks(", run=None, data="folder", data_dir="x", classes="")
     tool.label_tasks.__globals__["load"] = lambda *_, **__: own
     with pytest.raises(ValueError, match="has 3 classes; expected images of two classes"):
         tool.label_tasks()
