@@ -78,7 +78,9 @@ def check(path: Path, profile: str, *, full: bool) -> bool:
             verified += [(base, record["params"]) for record in members]
     if full and verified:
         base, params = random.choice(verified)
-        print(f"{path.stem}  {params}: {differs(base, path.stem, params) or f'as at {base[:7]}'}")
+        problem = differs(base, path.stem, params)
+        print(f"{path.stem}  {params}: {problem or f'as at {base[:7]}'}")
+        verified = [] if problem else verified  # then nothing is written
     if verified:
         write_ledger(path, ledger)
     total, left = len(ledger["runs"]), len(stale) - len(verified)

@@ -41,7 +41,7 @@ class Seen:
     suspicious: list[str] = field(default_factory=list)
 
 
-def described(path: Path, *, csv=None, classes=(), mask_names=()) -> Seen:
+def described(path: Path, *, csv=None, classes=(), mask_names=(), size: int | None = None) -> Seen:
     """Reads a folder, or one volume or DICOM file; files that cannot be read are among what is suspicious.
 
     Raises ValueError as the readers do where nothing can be understood.
@@ -54,7 +54,7 @@ def described(path: Path, *, csv=None, classes=(), mask_names=()) -> Seen:
         if list(kinds) == ["pictures"]:
             seen = _pictures(path, csv, tuple(classes), tuple(mask_names))
         else:
-            data = own(path, None, dict(mask_names=tuple(mask_names)) if mask_names else {})
+            data = own(path, size, dict(mask_names=tuple(mask_names)) if mask_names else {})
             formats = ", ".join(f"{len(files)} files of {kind}" for kind, files in kinds.items()) or "one file"
             seen = Seen(data, formats, [data.images.shape[2:]] * len(data), _pixels_of_masks(data))
     seen.suspicious = [*dict.fromkeys(str(one.message) for one in told), *seen.suspicious]
@@ -181,10 +181,11 @@ def main() -> None:
     parser.add_argument("--csv", help="a file in the folder with the columns file and patient")
     parser.add_argument("--classes", nargs="+", default=(), help="names of the folders that are classes")
     parser.add_argument("--mask-names", nargs="+", default=(), help="what 0, 1, … are in the masks")
+    parser.add_argument("--size", type=int, help="pixels a side, where the slices of volumes differ in size")
     parser.add_argument("--out", type=Path, default=Path("runs/look.png"), help="the contact sheet (runs/look.png)")
     asked = parser.parse_args()
     try:
-        seen = described(asked.path, csv=asked.csv, classes=asked.classes, mask_names=asked.mask_names)
+        seen = described(asked.path, csv=asked.csv, classes=asked.classes, mask_names=asked.mask_names, size=asked.size)
         print(*lines(seen), sep="\n")
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         sheet(seen.data).save(asked.out)

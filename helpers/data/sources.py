@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +84,14 @@ def load(
         return sample(name, **given, **options)
     if source == "public":
         return drawn(_public(read_public()[name], data_dir, size, options), images, seed)
-    return drawn(replace(_one_structure(Path(data_dir), size, options), modality=name), images, seed)
+    found = replace(_one_structure(Path(data_dir), size, options), modality=name)
+    if found.patients is None and found.labels is not None:
+        warnings.warn(
+            f"'{Path(data_dir).name}' does not say which images are of one patient: a split goes by image, and is too "
+            "kind where a patient has several; expected 'patient' and a number in the names",
+            stacklevel=2,
+        )
+    return drawn(found, images, seed)
 
 
 def _one_structure(folder: Path, size: int | None, options: dict) -> ImageSet:
@@ -152,6 +160,8 @@ def own(folder: Path, size: int | None, options: dict) -> ImageSet:
         raise ValueError(f"'{folder.name}' holds files of several kinds, {several}; expected one kind: move the others")
     if "pictures" in kinds:
         return _read(from_folder, folder, size, options)
+    if options.get("classes"):
+        raise ValueError(f"classes is {options['classes']!r}, but '{folder.name}' holds no pictures; expected none")
     if "volumes" not in kinds:
         return _read(from_dicom, folder, size, options)
     return _volumes(folder, size, options)

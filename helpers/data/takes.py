@@ -39,6 +39,8 @@ LEAST = dict.fromkeys(TAKES, 3) | {"00_medical_images": 0, "07_domain_knowledge"
 def held(folder: Path, classes: str = "") -> tuple[str, ...]:
     """What a folder holds, by names alone: of `KINDS`. Raises ValueError as the readers do."""
     kinds = kinds_of(folder)
+    if classes and "pictures" not in kinds:
+        raise ValueError(f"classes is {classes!r}, but '{folder.name}' holds no pictures; expected none")
     if "DICOM" in kinds:
         return ("series",)
     if "volumes" in kinds:

@@ -128,7 +128,7 @@ def test_the_first_images_hold_one_of_each_class():
     for seed in range(5):
         run = SimpleNamespace(seed=seed)
         some = tools("def some(", run=run).some
-        draw = tools("def draw_classes(", run=run, some=some, train=train, classes=classes).draw_classes
+        draw = tools("def draw_classes(", run=run, some=some, train=train, class_of=classes).draw_classes
         assert set(classes[train[draw(5)]]) == {0, 1, 2}
         assert draw(20)[:5].tolist() == draw(5).tolist() and len(set(draw(50))) == 50
 
@@ -138,7 +138,7 @@ def test_doubtful_images_come_after_a_random_half():
     features = {"transfer": classes[:, None] * 4.0 + rng.normal(size=(100, 3))}
     run, train = SimpleNamespace(seed=0), np.arange(100)
     some = tools("def some(", run=run).some
-    given = dict(run=run, some=some, train=train, classes=classes)
+    given = dict(run=run, some=some, train=train, class_of=classes)
     draw = tools("def draw_classes(", **given).draw_classes
     picked = tools("def most_doubtful(", **given, features=features, draw_classes=draw).most_doubtful(20)
     assert picked[:10].tolist() == draw(10).tolist() and len(set(picked)) == 20

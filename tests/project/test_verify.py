@@ -106,13 +106,13 @@ def change(repository):
     ledger = repository / "results" / "01_made.json"
     before, head = ledger.read_text(), git(repository, "rev-parse", "HEAD")
 
-    def try_it(*edits) -> str:
+    def try_it(*edits, options=()) -> str:
         for file, old, new in edits:
             path = repository / file
             assert path.read_text().count(old) == 1
             path.write_text(path.read_text().replace(old, new))
         commit(repository)
-        return run(repository, "tools/verify.py").stdout
+        return run(repository, "tools/verify.py", *options).stdout
 
     yield try_it
     git(repository, "reset", "--hard", "--quiet", head)
@@ -186,6 +186,13 @@ def test_what_cannot_matter_needs_no_trial(repository, change):
         ("helpers/plots.py", "colour = 'red'", "colour = 'blue'"),
     )
     assert said == "01_made: 1 fresh, 0 verified, 0 stale\n"
+
+
+def test_what_differs_only_in_the_profile_of_the_record_is_seen_by_a_full_run(repository, change):
+    before = (repository / "results" / "01_made.json").read_text()
+    said = change((ROW, "lr=0.1", "lr=0.1 if size < 500 else 0.2"), options=("--full",))
+    assert "other weights after step 1 of 2" in said and said.endswith("01_made: 0 fresh, 0 verified, 1 stale\n")
+    assert (repository / "results" / "01_made.json").read_text() == before
 
 
 def test_only_code_that_is_in_a_commit_is_verified(repository, change):

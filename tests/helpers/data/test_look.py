@@ -153,3 +153,11 @@ def test_of_a_folder_at_most_so_many_are_drawn(scans, asked, share):
     assert (drawn[0].images == drawn[1].images).all() and ((drawn[0].images == drawn[2].images).all() == (asked == 900))
     with pytest.raises(ValueError, match="images is 0; expected a positive number"), pytest.warns(UserWarning):
         load("ultrasound", images=0, **options)
+
+
+def test_volumes_of_several_sizes_are_shown_at_one(tmp_path):
+    for i, columns in enumerate((6, 8)):
+        nibabel.save(nibabel.Nifti1Image(np.ones((columns, 5, 4), np.int16), np.eye(4)), tmp_path / f"{i}.nii")
+    with pytest.raises(ValueError, match="give a size"):
+        described(tmp_path)
+    assert described(tmp_path, size=16).data.images.shape == (8, 1, 16, 16)

@@ -144,3 +144,17 @@ def test_of_masks_with_several_structures_one_is_kept(tmp_path, kind):
     assert own.masks[0].any(axis=0).tolist() == [v == 2 for v in mask[0]]
     with pytest.raises(ValueError, match="structure is 5, but no mask of '.*' holds it"):
         load("mr", source="folder", data_dir=str(tmp_path), structure=5)
+
+
+def test_a_folder_that_names_no_patients_is_told(tmp_path):
+    for kind in ("normal", "abnormal"):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / kind / "a.png")
+    with pytest.warns(UserWarning, match="does not say which images are of one patient: a split goes by image"):
+        load("xray", source="folder", data_dir=str(tmp_path))
+
+
+def test_classes_are_of_pictures(tmp_path):
+    nifti(tmp_path / "scan.nii.gz")
+    with pytest.raises(ValueError, match="classes is 'a, b', but '.*' holds no pictures; expected none"):
+        load("mr", source="folder", data_dir=str(tmp_path), classes="a, b")
