@@ -32,7 +32,7 @@ REMOTE = re.compile(rf"(?:\w+://)?(?:[^@/\s]+@)?github\.com[:/]({SLUG})(?:\.git)
 ADDRESS = re.compile(rf"https://github\.com/({SLUG})(?:\.git)?/?")
 NO_HOME = """\
 Colab and Binder open a chapter once this folder has a public home on GitHub: `make badges REPO=owner/name`, or
-`make badges` for the one that `git remote` names.
+`make badges` for the one that `git remote` names: see first that it holds this folder and the tag.
 """
 A_HOME = """\
 The badges beside the chapters open them in Colab or Binder. The whole folder:

@@ -57,7 +57,7 @@ FIGURES = {
     "04_active_learning": ("The pool in two dimensions", (0, 0, 0.6, 1)),
     "05_attention": ("A CT slice with an outlined tumour, and what the gates", (0, 0, 4 / 6, 1)),
     "06_shallow_methods": ("Three lesions", (0, 0, 4 / 6, 0.67)),
-    "07_domain_knowledge": ("Two discs", (0, 0, 1, 0.53)),
+    "07_domain_knowledge": ("Two discs", (0, 0, 1, 0.5)),
     "08_label_budget": ("A heart, enlarged, labelled three times", (0, 0, 1, 1)),
 }
 WIDTH = 480  # pixels of a chapter's picture
@@ -122,7 +122,8 @@ def draw_labels(ax) -> None:
     for place, kind in enumerate(METHODS):
         box = ax.inset_axes([0.01 + 0.235 * place, 0.54, 0.225, 0.27])
         box.imshow(whole.crop([round(wide * (place + 0.01)), round(high * 0.12), round(wide * (place + 0.99)), high]))
-        box.set_title(f"{kind}\n{PRICES[kind]:.0f} s", fontsize=13)
+        said = "patch and\ndiameters" if kind == "patch" else f"\n{kind}"
+        box.set_title(f"{said}\n{PRICES[kind]:.0f} s", fontsize=12)
         box.axis("off")
 
 

@@ -158,7 +158,7 @@ def test_every_chapter_says_what_becomes_of_a_folder():
     rows = re.findall(r"^\| (\d[\w, ]+) \| (.+) \|$", table, re.M)
     said = {number: what for numbers, what in rows for number in numbers.split(", ")}
     wanted = {name.partition("_")[0]: bool(kinds) for name, (_, kinds) in takes.TAKES.items()}
-    assert {number: what != "not yet" for number, what in said.items()} == wanted
+    assert {number: what != "take no folder yet" for number, what in said.items()} == wanted
 
 
 def test_the_workflow_does_what_runs_elsewhere_and_says_that_it_is_untried():
