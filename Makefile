@@ -31,10 +31,11 @@ help:  ## list the targets
 run: prepared  ## execute the notebooks: make run [PROFILE=smoke|teach|full] [NOTEBOOKS=…]
 	$(IN)/python -m helpers.runs $(NOTEBOOKS) -p profile $(PROFILE) --out runs/$(PROFILE)
 
-test: check prepared  ## everything: check, every committed notebook again with its claims, copies for students untrained
+test: check prepared  ## everything: check, each notebook again with its claims, on readers' folders, and untrained
 	$(IN)/python -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=$(CELL_TIMEOUT) \
-	  --nbval-kernel-startup-timeout=180 $(NOTEBOOKS) tests/whole
+	  --nbval-kernel-startup-timeout=180 $(NOTEBOOKS)
+	$(IN)/python -m pytest -q -n $(WORKERS) tests/whole
 	$(MAKE) student
 	rm -rf build/untrained runs/untrained
 	$(IN)/python tools/untrained.py $(STUDENT)/*.ipynb --out build/untrained
