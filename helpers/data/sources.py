@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ READERS: dict[str, Callable[..., ImageSet]] = {
     )
 }
 MAPS = ("file", "mask", "scribbles", "instances")  # options that are paths
+FEW = 16  # values: a volume with fewer is a mask
 VOLUMES = {".nii": from_nifti, ".gz": from_nifti, ".mha": from_metaimage, ".mhd": from_metaimage, ".hdr": from_analyze}
 
 
@@ -186,8 +188,25 @@ def _volumes(folder: Path, size: int | None, options: dict) -> ImageSet:
     ]
     if len(read) == 1:
         return read[0]
+    _are_images(volumes, read, folder)
     patients = patients_in(folder, volumes)
-    return joined(read, list(range(len(read))) if patients is None else patients.tolist())
+    found = joined(read, list(range(len(read))) if patients is None else patients.tolist())
+    return found if patients is not None else replace(found, steps=(*found.steps, "each volume is taken as a patient"))
+
+
+def _are_images(volumes: list[Path], read: list[ImageSet], folder: Path) -> None:
+    """Refuses a volume that holds labels among others that do not, and tells of copies."""
+    values = [len(np.unique(one.images)) if one.images.dtype.kind in "iu" else FEW for one in read]
+    if strays := [file for file, count in zip(volumes, values, strict=True) if count < FEW <= max(values)]:
+        raise ValueError(
+            f"{some(strays, folder)}: fewer than {FEW} different values, as a mask has, but of no image's name; "
+            "expected NAME_mask beside NAME, or a folder masks"
+        )
+    first = {}
+    for file, one in zip(volumes, read, strict=True):
+        twin = first.setdefault(hashlib.sha256(one.images.tobytes()).digest(), file)
+        if twin != file:
+            warnings.warn(f"{some([twin, file], folder)} are the same; remove one", stacklevel=5)
 
 
 def kinds_of(folder: Path) -> dict[str, list[Path]]:

@@ -3,8 +3,9 @@
 The rule. A mask has the name of its image, as it is or with a word for masks before, in or after it (NAME_mask,
 NAME-seg_1, mask_NAME), and lies beside it, or in a folder named for masks on the same path (images/a/1.png and
 masks/a/1.png, train/1.png and train_masks/1.png), or in one such folder for all if the name is there once. Upper and
-lower case, the suffix, blanks or underscores, and how Unicode composes letters do not matter. Several masks of an image
-are one mask. Hidden files and folders are not there.
+lower case, the suffix, blanks or underscores, and how Unicode composes letters do not matter. A file that is named
+mask, seg or the like belongs to the only image in its folder. Several masks of an image are one mask. Hidden files and
+folders are not there.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from helpers.data.readers.pictures import SUFFIXES
 
 KINDS = dict.fromkeys(("mask", "masks", "label", "labels", "seg", "segmentation", "segmentations", "gt"), "masks")
 KINDS |= {"annotation": "masks", "annotations": "masks", "instances": "instances", "scribbles": "scribbles"}
-IMAGES = {"image", "images", "img", "imgs"}
+KINDS |= {"labelstr": "masks", "labelsts": "masks"}  # of nnU-Net
+IMAGES = {"image", "images", "img", "imgs", "imagestr", "imagests"}
 NOT_READ = {".gif", ".webp", ".jp2", ".heic", ".avif"}  # pictures all the same
 _WORD = r"(?:mask|segmentation|seg|label|gt|groundtruth|annotation)s?"
 _AFTER = re.compile(rf"(.+?)[\s_.-]+{_WORD}(?:[\s_.-]*\(?\d+\)?)?", re.IGNORECASE)
 _BEFORE = re.compile(rf"{_WORD}(?:[\s_.-]+|(?=\d))(.+)", re.IGNORECASE)
 _WITHIN = re.compile(rf"(.+?)[\s_.-]+{_WORD}([\s_.-]+\d+)", re.IGNORECASE)  # a_mask_01 of a_01
+_ALONE = re.compile(_WORD, re.IGNORECASE)  # seg.nii.gz of the only image in its folder
+_CHANNEL = re.compile(r"(.+)_0000")  # an image of nnU-Net, whose mask has the name without it
 _GLUED = re.compile(r"(.+?)(?:mask|seg|segmentation|label)s?", re.IGNORECASE)  # where only an image of that name tells
 _IMAGE = re.compile(r"(?:image|img)s?(?:[\s_.-]+|(?=\d))(.+)|(.+?)[\s_.-]+(?:image|img)", re.IGNORECASE)
 _FOLDER = re.compile(
@@ -69,7 +73,7 @@ def divided(
         warnings.warn(f"left out: {some(ignored, root)}; pictures are {', '.join(SUFFIXES)}", stacklevel=4)
     known = {(file.parent, plain(_stem(file))) for file in images}
     glued = {f: match[1] for f in images if (match := _GLUED.fullmatch(composed(_stem(f))))}
-    beside = [f for f in images if _apart(f) or f in glued and (f.parent, plain(glued[f])) in known]
+    beside = [f for f in images if _apart(f) or _alone(f) or f in glued and (f.parent, plain(glued[f])) in known]
     others = [file for file in images if file not in set(beside)]
     belongs = {file for found in paired(root, others, beside) for file in found}
     strays = [file for file in beside if file not in belongs]
@@ -77,7 +81,7 @@ def divided(
         others, strays = sorted([*others, *strays]), []
     if strays:
         raise ValueError(
-            f"{some(strays, root)}: named like a mask, but there is no image '{_names(strays[0])[0]}' beside it; "
+            f"{some(strays, root)}: named like a mask, but there is no image {_wanted(strays[0])} beside it; "
             "expected both, or another name"
         )
     maps["masks"] += [file for file in beside if file in belongs]
@@ -89,7 +93,7 @@ def paired(root: Path, images: list[Path], maps: list[Path]) -> list[list[Path]]
     found, index = [[] for _ in images], defaultdict(list)
     for i, image in enumerate(images):
         stem, folders = composed(_stem(image)), _folders(root, image)
-        match = _IMAGE.fullmatch(stem)
+        match = _IMAGE.fullmatch(stem) or _CHANNEL.fullmatch(stem)
         short = _form(next(filter(None, match.groups()))) if match else _form(stem)
         for key in {(folders, stem), (folders, "plain", _form(stem)), (folders, "short", short), ("flat", short)}:
             index[key].append(i)
@@ -103,6 +107,9 @@ def paired(root: Path, images: list[Path], maps: list[Path]) -> list[list[Path]]
                 hits = [i for i in hits if not (folders and _folders(root, images[i]))]
             if hits:
                 break
+        if _alone(file) and not hits:
+            hits = [i for i, image in enumerate(images) if image.parent == file.parent]
+            hits = hits if len(hits) == 1 else []
         if len(hits) > 1:
             raise ValueError(f"mask '{file}' fits {some([images[i] for i in hits], root)}; expected one of that name")
         for i in hits:
@@ -167,6 +174,15 @@ def _apart(file: Path) -> re.Match | None:
     """The name before or after a word for masks, if there is one that stands apart."""
     stem = composed(_stem(file))
     return _AFTER.fullmatch(stem) or _BEFORE.fullmatch(stem)
+
+
+def _alone(file: Path) -> re.Match | None:
+    return _ALONE.fullmatch(composed(_stem(file)))
+
+
+def _wanted(file: Path) -> str:
+    """The image that a mask beside the images needs, in words."""
+    return "alone" if _alone(file) else f"'{_names(file)[0]}'"
 
 
 def _names(file: Path) -> list[str]:

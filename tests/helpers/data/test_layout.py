@@ -35,6 +35,9 @@ NFC, NFD = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
         (["a.png", "b.png"], ["masks/mask_a.png", "masks/seg-b.png"]),
         (["a.png", "b.png"], ["masks/a.png.png", "masks/b.png_mask.png"]),
         (["images/image_01.png", "images/image_02.png"], ["masks/mask_01.png", "masks/mask_02.png"]),
+        (["p1/scan.png", "p2/scan.png"], ["p1/mask.png", "p2/Segmentation.png"]),
+        (["p1/image.png", "p2/image.png"], ["p1/label.png", "p2/label.png"]),
+        (["imagesTr/c_1_0000.png", "imagesTr/c_2_0000.png"], ["labelsTr/c_1.png", "labelsTr/c_2.png"]),
         (["images/img1.png", "images/img2.png"], ["labels/label1.png", "labels/label2.png"]),
         (["c1_image.png", "c2_image.png"], ["c1_mask.png", "c2_mask.png"]),
         (["a.png", "b.png"], ["a_mask.png", "b_GT.tif"]),
@@ -139,3 +142,10 @@ def test_what_is_hidden_is_not_there(tmp_path):
     put(tmp_path, ["normal/.ipynb_checkpoints/a-checkpoint.png", "__MACOSX/normal/a.png", "normal/.a.png"])
     (tmp_path / "normal" / "folder.png").mkdir()
     assert len(from_folder(tmp_path)) == 2
+
+
+def test_a_mask_that_is_named_for_no_image_needs_one_alone(tmp_path):
+    put(tmp_path, ["p1/a.png", "p1/b.png"])
+    put(tmp_path, ["p1/mask.png"], "masks")
+    with pytest.raises(ValueError, match="'p1/mask.png': named like a mask, but there is no image alone beside it"):
+        from_folder(tmp_path)

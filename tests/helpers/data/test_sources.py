@@ -158,3 +158,42 @@ def test_classes_are_of_pictures(tmp_path):
     nifti(tmp_path / "scan.nii.gz")
     with pytest.raises(ValueError, match="classes is 'a, b', but '.*' holds no pictures; expected none"):
         load("mr", source="folder", data_dir=str(tmp_path), classes="a, b")
+
+
+def labelled(root, image, mask):
+    """A volume and its mask at two paths below a folder."""
+    rng = np.random.default_rng(sum(map(ord, image)))
+    voxels = rng.permutation(120).reshape(6, 5, 4).astype(np.int16)
+    for name, array in ((image, voxels), (mask, (voxels > 60).astype(np.uint8))):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), root / name)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("p{}/image.nii.gz", "p{}/seg.nii.gz"),
+        ("p{}/t2.nii.gz", "p{}/GT.nii"),
+        ("imagesTr/c_{}_0000.nii.gz", "labelsTr/c_{}.nii.gz"),
+    ],
+)
+def test_masks_of_volumes_are_found_in_layouts_of_the_field(tmp_path, image, mask):
+    for i in range(3):
+        labelled(tmp_path, image.format(i), mask.format(i))
+    own = load("mr", source="folder", data_dir=str(tmp_path))
+    assert len(np.unique(own.patients)) == 3 and own.masks.sum() == 3 * 59
+    assert own.steps[-1] == "each volume is taken as a patient"
+
+
+def test_a_volume_of_labels_is_no_image(tmp_path):
+    labelled(tmp_path, "a.nii", "b.nii")
+    with pytest.raises(ValueError, match="'b.nii': fewer than 16 different values, as a mask has, but of no image's"):
+        load("mr", source="folder", data_dir=str(tmp_path))
+
+
+def test_the_same_volume_twice_is_told(tmp_path):
+    labelled(tmp_path, "a.nii", "a_seg.nii")
+    for name in ("a", "a_seg"):
+        (tmp_path / f"{name.replace('a', 'copy', 1)}.nii").write_bytes((tmp_path / f"{name}.nii").read_bytes())
+    with pytest.warns(UserWarning, match="'a.nii', 'copy.nii' are the same; remove one"):
+        load("mr", source="folder", data_dir=str(tmp_path))
