@@ -9,11 +9,14 @@ import psutil
 
 from helpers.data.image_set import ImageSet
 from helpers.data.readers.files import some
-from helpers.data.readers.masks import MANY, is_noisy
+from helpers.data.readers.layout import plain
+from helpers.data.readers.masks import MANY, Meaning, is_graded, is_noisy
 from helpers.data.readers.names import Found
+from helpers.data.readers.pictures import range_used
 from helpers.data.resample import resize
 
 SAME = 0.95  # correlation of fingerprints: re-encoded, resized or brightened copies have 0.98, other patients 0.6
+FEW = 16  # different values: a picture of so few is a drawing
 FEWEST = 3  # of a class: one a part of a split
 SIDE = 32  # pixels of a fingerprint
 
@@ -46,26 +49,63 @@ def alike(prints: list[np.ndarray], patients: np.ndarray | None = None) -> list[
     return [(i, j) for i, j in found if patients is None or patients[i] != patients[j]]
 
 
-def suspicions(data: ImageSet, found: Found, read: list, prints: list[np.ndarray]) -> list[str]:
+def suspicions(data: ImageSet, found: Found, read: list, prints: list[np.ndarray], means: Meaning) -> list[str]:
     """Sentences about masks that are blurred, of many values or inverted, images that look the same, small classes.
 
-    read: the `Picture` of each image. prints: their fingerprints.
+    read: the `Picture` of each image. prints: their fingerprints. means: what the numbers in masks stand for. Raises
+    ValueError for an image that looks like the mask of another.
     """
-    return [*_of_masks(data, found, read), *_of_copies(data, found, prints), *_of_classes(data)]
+    _no_drawings(found, read)
+    return [
+        *_of_masks(data, found, read, means),
+        *_of_depths(found, read),
+        *_of_copies(data, found, prints),
+        *_of_classes(data),
+    ]
 
 
-def _of_masks(data: ImageSet, found: Found, read: list) -> list[str]:
+def _those(found: Found, chosen: list[bool]) -> str:
+    return some([file for file, yes in zip(found.files, chosen, strict=True) if yes], found.root)
+
+
+def _no_drawings(found: Found, read: list) -> None:
+    """Refuses an image of few values whose name begins with that of another of many: a mask of unknown name."""
+    stems = [plain(file.stem) for file in found.files]
+    scans = {stem for stem, one in zip(stems, read, strict=True) if one.levels > FEW}
+    beginnings = {len(stem) for stem in scans}
+    drawn = [
+        1 < one.levels <= FEW and any(stem[:length] in scans for length in beginnings)
+        for stem, one in zip(stems, read, strict=True)
+    ]
+    if any(drawn):
+        raise ValueError(
+            f"{_those(found, drawn)}: at most {FEW} different values, as a mask has, and the name of another image; "
+            "expected NAME_mask beside NAME, or a folder masks"
+        )
+
+
+def _of_depths(found: Found, read: list) -> list[str]:
+    """Images of 8 bits among those of 16, or 16 bits of which some files use far fewer than others."""
+    bits = [16 if one.dtype == np.uint16 else 8 for one in read]
+    if len(set(bits)) > 1:
+        few = [one == min(bits) for one in bits]
+        return [f"{_those(found, few)} have 8 bits, others 16: they may differ in brightness for that alone"]
+    ranges = [range_used(one.smallest, one.largest) for one in read if one.dtype == np.uint16]
+    used = [(high - low).bit_length() for low, high in ranges]
+    if used and max(used) - min(used) > 3:
+        few = [n == min(used) for n in used]
+        return [
+            f"of the 16 bits {_those(found, few)} use {min(used)}, others {max(used)}: all are read on one range, on "
+            "which these are nearly black"
+        ]
+    return []
+
+
+def _of_masks(data: ImageSet, found: Found, read: list, means: Meaning) -> list[str]:
     if data.masks is None:
         return []
-
-    def those(chosen: list[bool]) -> str:
-        return some([file for file, yes in zip(found.files, chosen, strict=True) if yes], found.root)
-
     blurred = [bool(p.values) and is_noisy(p.values) for p in read]
-    graded = [
-        len(data.mask_names) == 2 and 2 < len(p.values) <= MANY and p.values[-1] > 127 and not is_noisy(p.values)
-        for p in read
-    ]
+    graded = [len(data.mask_names) == 2 and not means.structure and is_graded(p.values) for p in read]
     full = [p.sizes[0] == 0 for p in read]
     inverted = [p.corners and p.sizes[0] > 0 for p in read]
     drawn = sum(len(p.sizes) > 1 for p in read)
@@ -74,13 +114,17 @@ def _of_masks(data: ImageSet, found: Found, read: list) -> list[str]:
         "the largest": blurred,
         f"masks of {{}} hold several grey values, all but 0 taken as {data.mask_names[1]}; if they are classes, give "
         "mask_names and values": graded,
+        f"masks of {{}} hold more than {MANY} values, of which {means.structure} is kept: are they blurred?": [
+            bool(means.structure) and len(p.values) > MANY for p in read
+        ],
         "masks of {} cover the whole image": full,
         "masks of {} hold all four corners: is background marked, not the lesion?": [
             yes and sum(inverted) > drawn / 2 for yes in inverted
         ],
+        "EXIF turns {} or its mask, not both: look whether they lie on each other": [p.turned for p in read],
     }
-    found = [sentence.format(those(chosen)) for sentence, chosen in told.items() if any(chosen)]
-    return found + [f"nothing is drawn in any of the {len(read)} masks"] * (drawn == 0)
+    sentences = [sentence.format(_those(found, chosen)) for sentence, chosen in told.items() if any(chosen)]
+    return sentences + [f"nothing is drawn in any of the {len(read)} masks"] * (drawn == 0)
 
 
 def _of_copies(data: ImageSet, found: Found, prints: list[np.ndarray]) -> list[str]:

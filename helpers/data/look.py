@@ -20,7 +20,7 @@ from helpers.data import checks, words
 from helpers.data.image_set import ImageSet
 from helpers.data.own import assembled, boxed, picture
 from helpers.data.readers.files import some
-from helpers.data.readers.masks import legend
+from helpers.data.readers.masks import meaning
 from helpers.data.readers.names import find
 from helpers.data.resample import letterboxed
 from helpers.data.sources import kinds_of, own
@@ -63,10 +63,10 @@ def described(path: Path, *, csv=None, classes=(), mask_names=(), size: int | No
 
 def _pictures(root: Path, csv, classes: tuple[str, ...], names: tuple[str, ...]) -> Seen:
     found, read, prints, good, bad = find(root, csv=csv, classes=classes), [], [], [], []
-    known = legend(None, names)
+    means = meaning(found.maps, names)
     for i in range(len(found.files)):
         try:
-            one = picture(found, i, names, known)
+            one = picture(found, i, means)
         except ValueError as error:
             bad.append(str(error))
             continue
@@ -76,10 +76,10 @@ def _pictures(root: Path, csv, classes: tuple[str, ...], names: tuple[str, ...])
     if not good:
         raise ValueError(bad[0])
     found = found.part(np.array(good))
-    data = assembled(found, read, names, None, size=None)
+    data = assembled(found, read, means, size=None)
     formats = Counter(file.suffix[1:].upper() for file in dict.fromkeys(found.files))
     seen = Seen(data, ", ".join(f"{count} {name}" for name, count in formats.items()), [p.shape for p in read], None)
-    seen.suspicious = [*bad, *checks.suspicions(data, found, read, prints)]
+    seen.suspicious = [*bad, *checks.suspicions(data, found, read, prints, means)]
     if data.masks is not None:
         classes = max(len(data.mask_names), *(len(p.sizes) for p in read))
         seen.pixels = np.array([p.sizes + [0] * (classes - len(p.sizes)) for p in read])

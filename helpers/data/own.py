@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from helpers.data import checks
-from helpers.data.image_set import UNLABELLED, ImageSet
-from helpers.data.readers.masks import is_noisy, legend, read_labels, read_mask
+from helpers.data.image_set import ImageSet
+from helpers.data.readers.masks import Meaning, is_noisy, meaning, read_labels, read_mask, read_scribbles
 from helpers.data.readers.names import Found, find
-from helpers.data.readers.pictures import as_image, pixels_of, range_used
+from helpers.data.readers.pictures import as_image, header, pixels_of, range_used
 from helpers.data.readers.volumes import span
 from helpers.data.resample import FILL, LETTERBOXED, letterbox, stack
 
@@ -25,7 +25,9 @@ class Picture:
     """An image (C, H, W) and its maps (H, W) by kind, with what is known of them before they are resized.
 
     dtype, smallest, largest: of the stored values. values: what the mask holds as stored. sizes: pixels of each class
-    of the mask. corners: whether all four of them are marked.
+    of the mask. corners: whether all four of them are marked. levels: how many different values it has, or more than
+    `checks.FEW`.
+    turned: whether EXIF turns the image and no map of it, or a map and not the image.
     """
 
     image: np.ndarray
@@ -37,6 +39,8 @@ class Picture:
     values: list
     sizes: list[int]
     corners: bool
+    levels: int
+    turned: bool
 
 
 def from_folder(
@@ -47,6 +51,7 @@ def from_folder(
     classes=(),
     mask_names=(),
     values: dict | None = None,
+    structure: int = 0,
     colour=False,
     scaled=True,
 ) -> ImageSet:
@@ -59,30 +64,36 @@ def from_folder(
     slices of a volume, and of one patient.
 
     mask_names: what 0, 1, … are; without them all that is not 0 is a lesion. values: {stored grey, (r, g, b) or
-    "#rrggbb": class}, where masks hold something else. Masks are found as `readers.layout` says, and read as
-    `readers.masks` says. size: pad to a square and resize. colour: three channels, not their mean. scaled: False keeps
+    "#rrggbb": class}, where masks hold something else. structure: the number in the masks to keep as 1, all else
+    becomes background; 0 keeps all. Masks are found as `readers.layout` says, and read as `readers.codings` and
+    `readers.masks` say. size: pad to a square and resize. colour: three channels, not their mean. scaled: False keeps
     8 and 16 bits. Of 16 bits those that are used, 8, 10, 12 or 14, make the range; floats outside 0…1 keep their values
     and value_range is their 0.5th to 99.5th percentile. `steps` say what was understood.
 
     Warns, with names of files, of masks that are missing, belong to no image, are blurred or look inverted, of images
-    that look the same, that have no patient where others have one, and of classes too small for a split. Raises
+    that look the same, that have no patient where others have one, that EXIF turns but not their masks, or of several
+    bit depths, and of classes too small for a split. Raises
     ValueError for a folder without images, an image without a class where others have one, an unreadable file, images
     of several sizes where `size` is not given, a mask that does not fit, and more than the memory holds.
     """
-    found, mask_names = find(data_dir, csv=csv, classes=classes), tuple(mask_names)
-    read, prints, known = [], [], legend(values, mask_names)
+    found = find(data_dir, csv=csv, classes=classes)
+    read, prints, means = [], [], meaning(found.maps, mask_names, values, structure)
     for i in range(len(found.files)):
-        one = picture(found, i, mask_names, known, colour=colour, scaled=scaled)
+        one = picture(found, i, means, colour=colour, scaled=scaled)
         prints.append(checks.fingerprint(one.image))
         read.append(one if size is None else boxed(one, size))
         checks.fits_memory(found.root, read[-1].image.nbytes, len(found.files), len(read))
-    data = assembled(found, read, mask_names, values, scaled=scaled, size=size)
-    for sentence in checks.suspicions(data, found, read, prints):
+    data = assembled(found, read, means, scaled=scaled, size=size)
+    if structure and (data.masks is None or not data.masks.any()):
+        raise ValueError(
+            f"structure is {structure}, but no mask of '{found.root.name}' holds it; expected one that is drawn"
+        )
+    for sentence in checks.suspicions(data, found, read, prints, means):
         warnings.warn(sentence, stacklevel=2)
     return data
 
 
-def assembled(found: Found, read: list[Picture], mask_names, values, *, scaled=True, size: int | None) -> ImageSet:
+def assembled(found: Found, read: list[Picture], means: Meaning, *, scaled=True, size: int | None) -> ImageSet:
     """The pictures of a folder as one set; they are of one size, `size` where they were boxed."""
     images, value_range, steps = _in_range(found, read, scaled)
     maps = {kind: stack(found.root.name, [p.maps[kind] for p in read], None) for kind in found.maps}
@@ -93,33 +104,50 @@ def assembled(found: Found, read: list[Picture], mask_names, values, *, scaled=T
         value_range=value_range,
         **maps,
         **found.known,
-        mask_names=(mask_names or ("background", "lesion")) if {"masks", "scribbles"} & set(maps) else (),
+        mask_names=means.shown if {"masks", "scribbles"} & set(maps) else (),
         licence="the reader's own",
-        steps=(*steps, *_understood(found, read, mask_names, values), *(LETTERBOXED.format(size),) * bool(size)),
+        steps=(*steps, *_understood(found, read, means), *(LETTERBOXED.format(size),) * bool(size)),
     )
 
 
-def picture(found: Found, i: int, names=(), values: dict | None = None, *, colour=False, scaled=True) -> Picture:
-    """Image `i` of a folder and its maps, at their own size; `values` as `legend` gives them."""
-    pixels = pixels_of(found.files[i], found.pages[i])
+def picture(found: Found, i: int, means: Meaning, *, colour=False, scaled=True) -> Picture:
+    """Image `i` of a folder and its maps, at their own size."""
+    file, page = found.files[i], found.pages[i]
+    pixels = pixels_of(file, page)
     image, maps, present = as_image(pixels, colour=colour, scaled=scaled), {}, []
     for kind, files in found.maps.items():
-        maps[kind], stored = _merged(kind, files[i], found.files[i], found.pages[i], image.shape[1:], names, values)
+        maps[kind], stored = _merged(kind, files[i], file, page, image.shape[1:], means)
         present = stored if kind == "masks" else present
     mask = maps.get("masks", np.zeros((2, 2), np.uint8))
-    sizes, corners = np.bincount(mask.ravel()).tolist(), bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all())
+    drawings = [one for files in found.maps.values() for one in files[i]]
     return Picture(
-        image, maps, pixels.dtype, float(pixels.min()), float(pixels.max()), image.shape[1:], present, sizes, corners
+        image=image,
+        maps=maps,
+        dtype=pixels.dtype,
+        smallest=float(pixels.min()),
+        largest=float(pixels.max()),
+        shape=image.shape[1:],
+        values=present,
+        sizes=np.bincount(mask.ravel()).tolist(),
+        corners=bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all()),
+        levels=_levels(pixels),
+        turned=any(header(file).turned != header(one).turned for one in drawings),
     )
 
 
-def _merged(kind: str, files: list[Path], image: Path, page, shape, names, values) -> tuple[np.ndarray, list]:
+def _levels(pixels: np.ndarray) -> int:
+    """How many different values there are; a lower bound above `FEW` where a part of the pixels shows that many."""
+    part = len(np.unique(pixels.ravel()[::61]))
+    return part if part > checks.FEW else len(np.unique(pixels))
+
+
+def _merged(kind: str, files: list[Path], image: Path, page, shape, means: Meaning) -> tuple[np.ndarray, list]:
     """The maps of one kind of an image as one, empty where there is none, and their stored values."""
     if kind == "instances" and len(files) > 1:
         raise ValueError(f"'{files[0]}' and '{files[1]}' are instances of one image; expected one file")
     whole, present = np.full(shape, FILL[kind], np.int32 if kind == "instances" else np.uint8), set()
     for file in files:
-        array, stored = _read_map(kind, file, page, names, values)
+        array, stored = _read_map(kind, file, page, means)
         if array.shape != shape:
             raise ValueError(
                 f"{kind.rstrip('s')} '{file}' has shape {array.shape}; expected that of '{image.name}', {shape}"
@@ -133,15 +161,12 @@ def _merged(kind: str, files: list[Path], image: Path, page, shape, names, value
     return whole, sorted(present)
 
 
-def _read_map(kind: str, file: Path, page, names, values) -> tuple[np.ndarray, list]:
+def _read_map(kind: str, file: Path, page, means: Meaning) -> tuple[np.ndarray, list]:
     if kind == "masks":
-        return read_mask(file, names, values, page=page)
-    known = values if values is not None or not names else {i: i for i in range(len(names))}
-    if kind == "instances" or known is None:
-        return read_labels(file, page=page), []
-    if not any(isinstance(key, str) for key in known):
-        known = {UNLABELLED: UNLABELLED} | known
-    return read_labels(file, known, page=page), []
+        return read_mask(file, means, page=page)
+    if kind == "scribbles":
+        return read_scribbles(file, means, page=page), []
+    return read_labels(file, page=page, code=means.codings.get(kind)), []
 
 
 def boxed(picture: Picture, size: int) -> Picture:
@@ -172,18 +197,22 @@ def _in_range(found: Found, read: list[Picture], scaled: bool) -> tuple[np.ndarr
     return images, (0.0, 1.0) if scaled else (low, high), steps
 
 
-def _understood(found: Found, read: list[Picture], names, values) -> list[str]:
+def _understood(found: Found, read: list[Picture], means: Meaning) -> list[str]:
     """What the stored values of masks were taken for, and how many masks were merged or are missing."""
     if "masks" not in found.maps:
         return []
     present = sorted(set().union(*(p.values for p in read)))
     shown = ", ".join(map(str, present[:8])) + ", …" * (len(present) > 8)
-    if values is not None or len(names) > 2:
+    names, drawn = means.names, means.shown[1]
+    if means.values is not None or len(names) > 2:
         steps = [f"masks hold the classes {', '.join(names[v] if names else str(v) for v in present)}"]
-    elif any(is_noisy(sorted(p.values)) for p in read if p.values):
-        steps = [f"masks hold {shown}: what is above half of the largest is {names[1] if names else 'lesion'}"]
+        steps += [f"kept is {drawn}"] * bool(means.structure)
+    elif means.structure:
+        steps = [f"masks hold {shown}: kept is {drawn}"]
+    elif any(is_noisy(p.values) for p in read if p.values):
+        steps = [f"masks hold {shown}: what is above half of the largest is {drawn}"]
     else:
-        steps = [f"masks hold {shown}: all but 0 is {names[1] if names else 'lesion'}"]
+        steps = [f"masks hold {shown}: all but 0 is {drawn}"]
     several, none = (sum(map(test, found.maps["masks"])) for test in (lambda f: len(f) > 1, lambda f: not f))
     steps += [f"several masks of an image merged, in {several}"] * bool(several)
     return steps + [f"no mask file for {none} of {len(read)}: taken as empty"] * bool(none)

@@ -98,28 +98,16 @@ def load(
 
 def _one_structure(folder: Path, size: int | None, options: dict) -> ImageSet:
     """The reader's own images; of the masks only the number `structure`, unless it is 0."""
-    structure = options.pop("structure", 0)
-    if not structure:
-        return own(folder, size, options)
-    names = ("background", f"number {structure}")
-    if folder.is_dir() and "pictures" in kinds_of(folder):  # without names, their readers take all but 0 as one
-        options = {
-            "mask_names": names,
-            "values": {v: int(v == structure) for v in range(256)},
-        } | options
-        found = own(folder, size, options)
-    else:
-        found = own(folder, size, options)
-        found = (
-            found
-            if found.masks is None
-            else replace(found, masks=(found.masks == structure).astype(np.uint8), mask_names=names)
-        )
-    if found.masks is None or not found.masks.any():
+    structure = options.get("structure", 0)
+    if not structure or folder.is_dir() and "pictures" in kinds_of(folder):
+        return own(folder, size, {key: value for key, value in options.items() if value or key != "structure"})
+    found = own(folder, size, {key: value for key, value in options.items() if key != "structure"})
+    if found.masks is None or not (found.masks == structure).any():
         raise ValueError(
             f"structure is {structure}, but no mask of '{folder.name}' holds it; expected one that is drawn"
         )
-    return found
+    names = ("background", dict(enumerate(found.mask_names)).get(structure, f"number {structure}"))
+    return replace(found, masks=(found.masks == structure).astype(np.uint8), mask_names=names)
 
 
 def names(source: str) -> list[str]:

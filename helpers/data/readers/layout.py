@@ -21,11 +21,16 @@ from helpers.data.readers.masks import LOSSLESS
 from helpers.data.readers.pictures import SUFFIXES
 
 KINDS = dict.fromkeys(("mask", "masks", "label", "labels", "seg", "segmentation", "segmentations", "gt"), "masks")
-KINDS |= {"annotation": "masks", "annotations": "masks", "instances": "instances", "scribbles": "scribbles"}
+KINDS |= dict.fromkeys(("annotation", "annotations", "gts", "groundtruth", "ground_truth", "ground_truths"), "masks")
+KINDS |= dict.fromkeys(("labelmap", "labelmaps", "label_map", "label_maps", "segmentationclass"), "masks")
 KINDS |= {"labelstr": "masks", "labelsts": "masks"}  # of nnU-Net
+KINDS |= {"instances": "instances", "scribbles": "scribbles"}
 IMAGES = {"image", "images", "img", "imgs", "imagestr", "imagests"}
 NOT_READ = {".gif", ".webp", ".jp2", ".heic", ".avif"}  # pictures all the same
-_WORD = r"(?:mask|segmentation|seg|label|gt|groundtruth|annotation)s?"
+_WORD = (
+    r"(?:mask|msk|binary[\s_-]?mask|segmentation|segmented|seg|label|label[\s_-]?map|gt|ground[\s_-]?truth|annotation"
+    r"|annotated|annot)s?"
+)
 _AFTER = re.compile(rf"(.+?)[\s_.-]+{_WORD}(?:[\s_.-]*\(?\d+\)?)?", re.IGNORECASE)
 _BEFORE = re.compile(rf"{_WORD}(?:[\s_.-]+|(?=\d))(.+)", re.IGNORECASE)
 _WITHIN = re.compile(rf"(.+?)[\s_.-]+{_WORD}([\s_.-]+\d+)", re.IGNORECASE)  # a_mask_01 of a_01
@@ -33,9 +38,10 @@ _ALONE = re.compile(_WORD, re.IGNORECASE)  # seg.nii.gz of the only image in its
 _CHANNEL = re.compile(r"(.+)_0000")  # an image of nnU-Net, whose mask has the name without it
 _GLUED = re.compile(r"(.+?)(?:mask|seg|segmentation|label)s?", re.IGNORECASE)  # where only an image of that name tells
 _IMAGE = re.compile(r"(?:image|img)s?(?:[\s_.-]+|(?=\d))(.+)|(.+?)[\s_.-]+(?:image|img)", re.IGNORECASE)
-_FOLDER = re.compile(
-    r"(.+?)[\s_.-]+(?:(mask|label|segmentation|annotation)s?|image|images)"
-)  # train_masks, train_images
+_OF_MASKS = r"mask|segmentation|annotation|ground_?truth"
+_FOLDER = re.compile(  # train_masks, train_images, masks_train, images_train, masks2; label_1 may be a class
+    rf"(.+?)_(?:({_OF_MASKS}|label)s?|images?)|(?:({_OF_MASKS})s?|images)_(.+)|(mask)s?\d+"
+)
 
 
 def composed(text: str) -> str:
@@ -55,7 +61,7 @@ def divided(
 
     Warns of pictures that are not read. Raises ValueError for a mask beside the images that belongs to none of them.
     """
-    images, maps, ignored = [], {kind: [] for kind in dict.fromkeys(KINDS.values())}, []
+    images, maps, ignored, outside = [], {kind: [] for kind in dict.fromkeys(KINDS.values())}, [], []
     taken = {plain(name) for name in classes}
     for file in visible(root):
         folders = [plain(part) for part in file.relative_to(root).parts[:-1]]
@@ -65,12 +71,14 @@ def divided(
         elif file.is_relative_to(base):
             images += [file] * (file.suffix.lower() in suffixes)
             ignored += [file] * (file.suffix.lower() in NOT_READ)
-    for folder in sorted(
-        f for f in root.rglob("*") if f.is_dir() and KINDS.get(plain(f.name)) and not any(f.iterdir())
-    ):
+        else:
+            outside += [file] * (file.suffix.lower() in suffixes)
+    for folder in sorted(f for f in root.rglob("*") if f.is_dir() and _kind(plain(f.name)) and not any(f.iterdir())):
         warnings.warn(f"'{folder.relative_to(root)}' is empty", stacklevel=4)
     if ignored:
         warnings.warn(f"left out: {some(ignored, root)}; pictures are {', '.join(SUFFIXES)}", stacklevel=4)
+    if outside:
+        warnings.warn(f"left out: {some(outside, root)}, which lie beside '{base.name}'", stacklevel=4)
     known = {(file.parent, plain(_stem(file))) for file in images}
     glued = {f: match[1] for f in images if (match := _GLUED.fullmatch(composed(_stem(f))))}
     beside = [f for f in images if _apart(f) or _alone(f) or f in glued and (f.parent, plain(glued[f])) in known]
@@ -93,7 +101,7 @@ def paired(root: Path, images: list[Path], maps: list[Path]) -> list[list[Path]]
     found, index = [[] for _ in images], defaultdict(list)
     for i, image in enumerate(images):
         stem, folders = composed(_stem(image)), _folders(root, image)
-        match = _IMAGE.fullmatch(stem) or _CHANNEL.fullmatch(stem)
+        match = _IMAGE.fullmatch(stem) or _is_channel(image) and _CHANNEL.fullmatch(stem)
         short = _form(next(filter(None, match.groups()))) if match else _form(stem)
         for key in {(folders, stem), (folders, "plain", _form(stem)), (folders, "short", short), ("flat", short)}:
             index[key].append(i)
@@ -147,18 +155,24 @@ def matched(root: Path, images: list[Path], everything: list[Path], kind: str, f
 
 def _kind(folder: str) -> str | None:
     """What a folder of this name holds: masks, instances or scribbles; None if it does not say."""
-    match = _FOLDER.fullmatch(folder)
-    return KINDS.get(folder) or ("masks" if match and match[2] else None)
+    match = _FOLDER.fullmatch(_form(folder))
+    return KINDS.get(_form(folder)) or ("masks" if match and (match[2] or match[3] or match[5]) else None)
 
 
 def _folders(root: Path, file: Path) -> tuple[str, ...]:
     """The folders on the way to a file, without what only says what kind of files they hold."""
-    parts = [plain(part) for part in file.relative_to(root).parts[:-1]]
-    return tuple(
-        match[1] if (match := _FOLDER.fullmatch(part)) else part
+    parts = [_form(part) for part in file.relative_to(root).parts[:-1]]
+    found = [
+        (match[1] or match[4] or "") if (match := _FOLDER.fullmatch(part)) else part
         for part in parts
         if part not in KINDS and part not in IMAGES
-    )
+    ]
+    return tuple(filter(None, found))
+
+
+def _is_channel(image: Path) -> bool:
+    """Whether _0000 may be a channel of nnU-Net; elsewhere it is the number of a picture."""
+    return image.suffix.lower() not in SUFFIXES or plain(image.parent.name) in ("imagestr", "imagests")
 
 
 def _stem(file: Path) -> str:
@@ -188,6 +202,6 @@ def _wanted(file: Path) -> str:
 def _names(file: Path) -> list[str]:
     """Names of images of which that of a mask may be made."""
     stem = composed(_stem(file))
-    found = filter(None, (_apart(file), _WITHIN.fullmatch(stem), _GLUED.fullmatch(stem)))
+    found = filter(None, (_WITHIN.fullmatch(stem), _apart(file), _GLUED.fullmatch(stem)))
     names = ["".join(match.groups()) for match in found]
     return names + [Path(name).stem for name in (stem, *names) if Path(name).suffix.lower() in SUFFIXES]  # a.png_mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,33 @@ GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")  # modes that are taken as
 BEYOND_8_BITS = GREY[2:]
 REDUCED, TRANSPARENCY = 1, 4  # bits of a TIFF page that is no picture of its own (NewSubfileType)
 BITS = (8, 10, 12, 14, 16)  # what a camera may fill of 16 bits
+ORIENTATION, BITS_A_SAMPLE = 274, 258  # tags of EXIF and TIFF
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file of a picture says before it is decoded.
+
+    palette: whether it stores indices. transparent: whether it says how opaque pixels are. lossy: the name of a coder
+    that changes values, or nothing. turned: whether EXIF asks to turn it.
+    """
+
+    palette: bool
+    transparent: bool
+    lossy: str
+    turned: bool
+
+
+def header(file: Path) -> Header:
+    """What a file says before it is decoded; raises ValueError for what is no picture."""
+    with _decoding(file), Image.open(file) as image:
+        coder = {"MPO": "JPEG"}.get(image.format, str(image.info.get("compression", image.format)).upper())
+        return Header(
+            palette=image.mode in ("P", "PA"),
+            transparent=image.has_transparency_data,
+            lossy=coder if coder in ("JPEG", "WEBP", "TIFF_JPEG") else "",
+            turned=image.getexif().get(ORIENTATION, 1) != 1,
+        )
 
 
 def read_image(file: Path, *, colour: bool = False, scaled: bool = True) -> np.ndarray:
@@ -29,7 +57,10 @@ def read_image(file: Path, *, colour: bool = False, scaled: bool = True) -> np.n
 def pixels_of(file: Path, page: int | None = None) -> np.ndarray:
     """The stored values of a picture, uint8, uint16 or float32, (H, W) or in colour (H, W, 3)."""
     image = opened(file, page)
-    if (alpha := alpha_of(image)) is not None and alpha.min() < alpha.max():
+    alpha = alpha_of(image)
+    if alpha is not None and alpha.max() == 0:
+        raise ValueError(f"'{file}' is transparent everywhere; expected a picture that can be seen")
+    if alpha is not None and alpha.min() < alpha.max():
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "black"), over)
     pixels = np.asarray(image if image.mode in (*GREY, "RGB") else image.convert("RGB"))
@@ -63,19 +94,22 @@ def as_image(pixels: np.ndarray, *, colour: bool, scaled: bool) -> np.ndarray:
 def opened(file: Path, page: int | None = None) -> Image.Image:
     """The decoded picture, turned upright as its EXIF says; a TIFF of 16 bits in which 0 is white is inverted.
 
-    page: which of several. Raises ValueError for what cannot be read, for more pixels than Pillow takes to be safe, and
-    for several pages where none is chosen.
+    page: which of several. Raises ValueError for what cannot be read, for more pixels than Pillow takes to be safe, for
+    16 bits in each of several channels, and for several pages where none is chosen.
     """
     # A stream, not the path: of a file that it maps into memory, Pillow 13 mixes up the pixels of a turned TIFF.
     with _decoding(file), file.open("rb") as stream, Image.open(stream) as image:
         pages = _pages(image)
         image.seek(pages[min(page or 0, len(pages) - 1)])
+        deep = _is_cut(image)
         image.load()
         inverted, bits = _zero_is_white(image)
         upright = ImageOps.exif_transpose(image)
     if page is None and len(pages) > 1 or page is not None and page >= len(pages):
         expected = "one" if page is None else f"more than {page}"
         raise ValueError(f"'{file}' has {len(pages)} page{'s' * (len(pages) > 1)}; expected {expected}")
+    if deep:
+        raise ValueError(f"'{file}' has several channels of 16 bits; expected 8 bits a channel, or one channel of 16")
     if inverted and upright.mode not in ("I;16", "I;16L", "I;16B"):
         raise ValueError(f"'{file}' says that 0 is white, of values of mode {upright.mode}; expected 8 or 16 bits")
     return Image.fromarray(2**bits - 1 - np.asarray(upright).astype(np.uint16)) if inverted else upright
@@ -141,6 +175,14 @@ def _zero_is_white(image: Image.Image) -> tuple[bool, int]:
     """Whether it is left to us to invert a TIFF (Pillow does so up to 8 bits), and the bits of its values."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     return tags.get(262) == 0 and image.mode in BEYOND_8_BITS, tags.get(258, (8,))[0]
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether Pillow keeps 8 of the bits of each channel only: it has no modes for colours of 16."""
+    if image.mode in GREY:
+        return False
+    stored = getattr(image, "tag_v2", {}).get(BITS_A_SAMPLE, ()) if image.format == "TIFF" else ()
+    return max(stored, default=8) > 8 or any(";16" in str(tile[3]) for tile in image.tile)
 
 
 def _why(error: Exception) -> str:

@@ -76,3 +76,29 @@ def test_a_class_too_small_for_a_split_is_told(tmp_path):
     assert warned(tmp_path) == [
         "class 'abnormal' has 2 images: a split would leave it out of a part; expected at least 3"
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (lambda pixels: pixels, "'a.png' have 8 bits, others 16: they may differ in brightness for that alone"),
+        (lambda pixels: pixels.astype(np.uint16) * 16, "of the 16 bits 'a.png' use 12, others 16: all are read on one"),
+    ],
+)
+def test_several_bit_depths_are_told(tmp_path, first, message):
+    pixels = np.random.default_rng(0).integers(1, 256, (2, 16, 16)).astype(np.uint8)
+    Image.fromarray(first(pixels[0])).save(tmp_path / "a.png")
+    Image.fromarray(pixels[1].astype(np.uint16) * 257).save(tmp_path / "b.png")
+    assert any(message in sentence for sentence in warned(tmp_path))
+
+
+def test_a_turn_of_the_image_alone_is_told(tmp_path):
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8))
+    mask, exif = Image.fromarray(np.eye(16, dtype=np.uint8) * 255), Image.Exif()
+    exif[274] = 3
+    pixels.save(tmp_path / "a.png", exif=exif)
+    mask.save(tmp_path / "a_mask.png")
+    sentence = "EXIF turns 'a.png' or its mask, not both: look whether they lie on each other"
+    assert sentence in warned(tmp_path)
+    mask.save(tmp_path / "a_mask.png", exif=exif)
+    assert sentence not in warned(tmp_path)

@@ -57,6 +57,11 @@ NFC, NFD = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
         (["train/a.png", "val/a.png"], ["train_masks/a.png", "val_masks/a.png"]),
         (["train_images/a.png", "val_images/a.png"], ["train_labels/a_mask.png", "val_labels/a_mask.png"]),
         (["a.png", "b.png"], ["masks/a_mask.png", "masks/B_MASK.png"]),
+        (["a.png", "b.png"], ["a_ground_truth.png", "b_labelmap.png"]),
+        (["a.png", "b.png"], ["a_msk.png", "b_binary mask.png"]),
+        (["scans/a.png", "scans/b.png"], ["Ground Truth/a.png", "Ground Truth/b.png"]),
+        (["images_train/a.png", "images_val/a.png"], ["masks_train/a.png", "masks_val/a.png"]),
+        (["a.png", "a_1.png"], ["a_mask.png", "a_mask_1.png"]),
     ],
 )
 def test_a_mask_is_found(tmp_path, images, masks):
@@ -149,3 +154,31 @@ def test_a_mask_that_is_named_for_no_image_needs_one_alone(tmp_path):
     put(tmp_path, ["p1/mask.png"], "masks")
     with pytest.raises(ValueError, match="'p1/mask.png': named like a mask, but there is no image alone beside it"):
         from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a_roi.png", "a_mask_final.png", "a(mask).png", "a1.png", "outlines/a.png"])
+def test_a_drawing_by_the_name_of_an_image_is_no_image(tmp_path, name):
+    put(tmp_path, ["scans/a.png", "scans/b.png"])
+    put(tmp_path, [f"scans/{name}"], "masks")
+    with pytest.raises(ValueError, match="at most 16 different values, as a mask has, and the name of another image"):
+        from_folder(tmp_path)
+
+
+def test_a_black_image_is_one_all_the_same(tmp_path):
+    put(tmp_path, ["normal/1.png"])
+    put(tmp_path, ["abnormal/1.png"])
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "normal/1.png")
+    assert len(from_folder(tmp_path)) == 2
+
+
+def test_the_first_of_numbered_pictures_has_no_claim_on_their_name(tmp_path):
+    put(tmp_path, ["a_0000.png", "a_0001.png"])
+    put(tmp_path, ["masks/a.png", "masks/a_0001.png"], "masks")
+    with pytest.raises(ValueError, match="'masks/a.png' in masks belong to no image, but 'a_0000.png' need one"):
+        from_folder(tmp_path)
+
+
+def test_pictures_beside_the_folder_of_images_are_told(tmp_path):
+    put(tmp_path, ["images/a.png", "Masken/a.png"])
+    with pytest.warns(UserWarning, match="left out: 'Masken/a.png', which lie beside 'images'"):
+        assert len(from_folder(tmp_path)) == 1

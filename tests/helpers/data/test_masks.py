@@ -1,5 +1,7 @@
 """What the stored values of a mask mean: greys, palettes, alpha, colours, noise."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
@@ -21,6 +23,15 @@ def read(root, mask, suffix="png", **options):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(root / "a.png")
     image = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
     image.save(root / f"masks/a.{suffix}")
+    return from_folder(root, **options)
+
+
+def several(root, *masks, **options):
+    """As many images, each with its mask."""
+    for i, mask in enumerate(masks):
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (16, 16), dtype=np.uint8)).save(root / f"{i}.png")
+        (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(root / f"masks/{i}.png")
     return from_folder(root, **options)
 
 
@@ -114,6 +125,120 @@ def test_blurred_values_are_parted_at_half_and_told(tmp_path, soft):
 def test_three_classes(tmp_path, mask, values):
     data = read(tmp_path, mask, mask_names=NAMES, values=values)
     assert (data.masks[0] == CLASSES).all() and "masks hold the classes background, wall, lumen" in data.steps
+
+
+ONE, TWO = (CLASSES == 1).astype(np.uint8), (CLASSES == 2).astype(np.uint8)
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda labels: layer((0, 0, 0), labels > 0) | np.dstack([labels] * 3 + [labels * 0]),  # transparent background
+        lambda labels: np.dstack([labels, (labels > 0) * np.uint8(255)]),
+        lambda labels: palette(labels, VOC),
+        lambda labels: palette(labels, [(0, 0, 0), (128,) * 3, WHITE]),
+        lambda labels: labels,
+    ],
+)
+def test_what_a_file_stores_does_not_hang_on_what_else_is_in_it(tmp_path, make):
+    """Of three classes one file has all, one the last, one none: 2 is 2 in each."""
+    masks = [make(labels) for labels in (CLASSES, 2 * TWO, 0 * CLASSES)]
+    data = several(tmp_path, *masks, mask_names=NAMES)
+    assert [np.unique(mask).tolist() for mask in data.masks] == [[0, 1, 2], [0, 2], [0]]
+    assert (data.masks[0] == CLASSES).all() and (data.masks[1] == 2 * TWO).all()
+    kept = from_folder(tmp_path, structure=2)
+    assert (kept.masks[:2] == TWO).all() and not kept.masks[2].any() and kept.mask_names == ("background", "number 2")
+    named = from_folder(tmp_path, structure=1, mask_names=NAMES)
+    assert (named.masks[0] == ONE).all() and not named.masks[1:].any() and named.mask_names == ("background", "wall")
+
+
+def test_the_transparent_index_of_a_palette_is_background(tmp_path):
+    image = palette(2 * TWO + 1, [*VOC, (0, 0, 192)])
+    image.info["transparency"] = 1
+    assert (read(tmp_path, image, mask_names=("background", "a", "b", "c")).masks[0] == 3 * TWO).all()
+
+
+def test_an_opaque_field_without_a_drawing_is_empty(tmp_path):
+    field = np.zeros((16, 16), bool)
+    field[1:15, 1:15] = True
+    drawn = np.dstack([DRAWN * np.uint8(255)] * 3 + [field * np.uint8(255)])
+    empty = layer((0, 0, 0), field)
+    assert several(tmp_path, drawn, empty, empty).masks.sum((1, 2)).tolist() == [24, 0, 0]
+
+
+def test_shapes_in_which_one_file_is_transparent_everywhere(tmp_path):
+    assert several(tmp_path, layer(RED, DRAWN), layer(WHITE, DRAWN & False)).masks.sum((1, 2)).tolist() == [24, 0]
+
+
+@pytest.mark.parametrize("options", [dict(mask_names=NAMES), dict(structure=2)])
+def test_palettes_that_contradict_each_other_are_refused(tmp_path, options):
+    masks = palette(CLASSES, VOC), palette(CLASSES, [VOC[0], VOC[2], VOC[1]])
+    with pytest.raises(
+        ValueError, match=r"^number 1 is #008000 in the palette of '.*1.png' and #800000 in that of '.*0"
+    ):
+        several(tmp_path, *masks, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(structure=2, values={1: 1}), "structure is 2 beside values; expected one of them"),
+        (dict(structure=3, mask_names=NAMES), "structure is 3; expected 1 to 2, as mask_names has background, wall, lumen"),
+        (dict(structure=9), "structure is 9, but no mask of '.*' holds it"),
+    ],
+)
+def test_a_structure_that_is_not_there_is_named(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, CLASSES, **options)
+
+
+def test_scribbles_keep_what_is_undrawn(tmp_path):
+    drawn = np.full((16, 16), 255, np.uint8)
+    drawn[0, :3] = 0, 1, 2
+    (tmp_path / "scribbles").mkdir()
+    Image.fromarray(drawn).save(tmp_path / "scribbles/a.png")
+    data = read(tmp_path, CLASSES, structure=2)
+    assert data.scribbles[0, 0, :4].tolist() == [0, 0, 1, 255] and (data.scribbles[0, 1:] == 255).all()
+    Image.fromarray(drawn.astype(np.uint16) + 100).save(tmp_path / "scribbles/a.png")
+    with pytest.raises(ValueError, match="scribbles '.*a.png' hold 355; expected 0 to 255, which is unlabelled"):
+        from_folder(tmp_path)
+
+
+def soft(grey):
+    """A drawing in one grey, as JPEG blurs it."""
+    stream = io.BytesIO()
+    Image.fromarray(DRAWN * np.uint8(grey)).save(stream, "JPEG", quality=50)
+    return Image.open(stream).convert("L")
+
+
+def test_one_structure_is_not_told_from_blurred_masks(tmp_path):
+    with pytest.raises(ValueError, match=r"a.png' holds \d+ values, as JPEG .* structure is 255, expected masks that"):
+        read(tmp_path, soft(255), structure=255)
+    soft(60).save(tmp_path / "masks/a.png")
+    with pytest.warns(UserWarning, match="masks of 'a.png' hold more than 16 values, of which 60 is kept: are they"):
+        from_folder(tmp_path, structure=60)
+    with pytest.warns(UserWarning, match="masks of 'a.png' hold several grey values, all but 0 taken as lesion"):
+        from_folder(tmp_path)
+
+
+def test_a_mark_of_255_beside_class_1_is_no_blur(tmp_path):
+    with pytest.warns(UserWarning, match="hold several grey values"):
+        data = read(tmp_path, ONE + 255 * TWO)
+    assert (data.masks[0] == (CLASSES > 0)).all()
+    assert (from_folder(tmp_path, structure=1).masks[0] == ONE).all()
+
+
+def test_jpeg_by_another_name_is_refused(tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(DRAWN * np.uint8(100)).save(tmp_path / "masks/a.png", "JPEG")
+    with pytest.raises(ValueError, match="mask '.*a.png' is JPEG inside; expected PNG or TIFF without it"):
+        from_folder(tmp_path)
+    (tmp_path / "masks/a.png").unlink()
+    Image.fromarray(DRAWN * np.uint8(100)).save(tmp_path / "masks/a.tif", compression="jpeg")
+    with pytest.raises(ValueError, match="mask '.*a.tif' is JPEG inside"):
+        from_folder(tmp_path)
 
 
 def test_grey_classes_without_names_are_told(tmp_path):

@@ -195,3 +195,31 @@ def test_a_damaged_file_ends_in_one_sentence_with_its_path(tmp_path, kind, where
             refused += 1
             assert re.search(rf"'(?:{tmp_path}/)?{where}\.{kind}'", str(error)) and "\n" not in str(error)
     assert refused > 20
+
+
+def colours_of_16_bits(file, channels):
+    """A PNG of 16 bits a channel: grey and alpha, or colour."""
+    samples = np.full((4, 4, channels), 4095, ">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    head = struct.pack(">IIBBBBB", 4, 4, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(body))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("name", ["a.png", "masks/b.png"])
+def test_16_bits_in_each_of_several_channels_are_refused(tmp_path, channels, name):
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(RAMP[:4, :4]).save(tmp_path / "b.png")
+    colours_of_16_bits(tmp_path / name, channels)
+    with pytest.raises(ValueError, match=f"{name}' has several channels of 16 bits; expected 8 bits a channel, or one"):
+        from_folder(tmp_path)
+
+
+def test_a_picture_that_is_transparent_everywhere_is_refused(tmp_path):
+    Image.fromarray(np.dstack([BAND] * 3 + [BAND * 0])).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a.png' is transparent everywhere; expected a picture that can be seen"):
+        from_folder(tmp_path)
