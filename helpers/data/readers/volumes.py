@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import gzip
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +13,7 @@ import numpy as np
 
 from helpers.data.image_set import UNLABELLED, ImageSet
 from helpers.data.readers.files import whole
+from helpers.data.readers.metaimage import load_metaimage
 from helpers.data.readers.pictures import translate
 
 File = str | Path
@@ -90,7 +91,7 @@ def from_metaimage(file: File, **options) -> ImageSet:
 
     Raises ImportError where SimpleITK is not installed.
     """
-    return from_nifti(file, load=_load_metaimage, **options)
+    return from_nifti(file, load=load_metaimage, **options)
 
 
 def joined(sets: list[ImageSet], patients: list[int]) -> ImageSet:
@@ -116,35 +117,13 @@ def joined(sets: list[ImageSet], patients: list[int]) -> ImageSet:
     )
 
 
-def _load_metaimage(file: Path) -> nibabel.Nifti1Image:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise ImportError('MetaImage needs SimpleITK; install it with: pip install ".[metaimage]"') from error
-    with file.open("rb") as stored:
-        head = stored.read(4096).partition(b"ElementDataFile")[0]
-    image = SimpleITK.ReadImage(str(file))
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise ValueError("it has several channels")
-    axes = image.GetDimension()
-    n = min(axes, 3)
-    affine = np.eye(4)
-    affine[:n, :n] = np.reshape(image.GetDirection(), (axes, axes))[:n, :n] * image.GetSpacing()[:n]
-    affine[:n, 3] = image.GetOrigin()[:n]
-    affine[:2] *= -1  # its axes point left and back, those of nibabel right and front
-    voxels = SimpleITK.GetArrayFromImage(image).T
-    made = nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype)
-    if not re.search(rb"^(TransformMatrix|Rotation|Orientation)\s*=", head, re.MULTILINE):
-        made.header.set_sform(affine, 0)
-    return made
-
-
 def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimages.SpatialImage, np.ndarray, list[str]]:
     """A volume, turned to RAS unless plane is "stored", its voxels (x, y, z) or (x, y, z, t); doubts."""
     if not file.is_file():
         raise ValueError(f"there is no file '{file.name}'")
     with whole(file, "a volume"):
         image = load(file)
+        _check_streams(image)
         doubts = [] if plane == "stored" else _doubts(image)
         if (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0):  # float64 by default
             image = type(image)(np.asarray(image.dataobj, np.float32), image.affine, image.header)
@@ -159,6 +138,15 @@ def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimag
     if voxels.dtype.kind == "f" and (bad := int((~(np.abs(voxels) <= np.finfo(np.float32).max)).sum())):
         raise ValueError(f"'{file.name}' holds {bad} NaN or infinite values; expected finite numbers")
     return image, voxels, doubts
+
+
+def _check_streams(image: nibabel.spatialimages.SpatialImage) -> None:
+    """Reads what is compressed to its end: nibabel stops at the last voxel, before the checksum."""
+    for part in image.file_map.values():
+        if str(part.filename or "").lower().endswith(".gz"):
+            with gzip.open(part.filename) as stream:
+                while stream.read(2**20):
+                    pass
 
 
 def _doubts(image: nibabel.spatialimages.SpatialImage) -> list[str]:

@@ -305,3 +305,42 @@ def test_metaimage_without_orientation_is_told(tmp_path):
     data, text = told(tmp_path / "a.mhd", from_metaimage)
     assert text == "'a.mhd': the header does not say where left is: taken as stored from right to left"
     assert len(data) == 4
+
+
+# --- bytes that are damaged or missing ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".mhd"])
+def test_a_flipped_bit_of_a_compressed_volume_is_refused(tmp_path, suffix):
+    """Each byte of the pixels in turn; some flips decompress to voxels all the same, and only the checksum tells."""
+    voxels = np.random.default_rng(0).integers(0, 900, (8, 9, 12)).astype(np.int16)
+    file, read = tmp_path / f"a{suffix}", from_nifti if suffix == ".nii.gz" else from_metaimage
+    if read is from_nifti:
+        nifti(file, voxels)
+    else:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(file), useCompression=True)
+    whole = read(file).images
+    bytes_of = tmp_path / "a.zraw" if suffix == ".mhd" else file
+    raw = bytes_of.read_bytes()
+    start = {".nii.gz": 20, ".mha": raw.find(b"LOCAL") + 6, ".mhd": 2}[suffix]
+    for at in range(start, len(raw), 9):
+        bytes_of.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << at % 8]) + raw[at + 1 :])
+        try:
+            assert (read(file).images == whole).all()  # a bit that nothing depends on
+        except ValueError as error:
+            assert str(error).startswith(f"'{file}' cannot be read as a volume: ") and "\n" not in str(error)
+    bytes_of.write_bytes(raw[:-3])
+    with pytest.raises(ValueError, match=r"' cannot be read as a volume: (Compressed file ended|it is truncated: \d+)"):
+        read(file)
+
+
+@pytest.mark.parametrize("change", [-20, 20])
+def test_metaimage_with_other_bytes_than_its_sizes_say(tmp_path, change):
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy()), str(tmp_path / "a.mha"))
+    raw = (tmp_path / "a.mha").read_bytes()
+    (tmp_path / "a.mha").write_bytes(raw[:change] if change < 0 else raw + b"\0" * change)
+    with pytest.raises(ValueError) as error:
+        from_metaimage(tmp_path / "a.mha")
+    assert str(error.value).endswith(
+        f"it is {'truncated' if change < 0 else 'too long'}: {240 + change} bytes of pixels, expected 240 by its sizes"
+    )
