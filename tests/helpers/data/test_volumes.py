@@ -344,3 +344,38 @@ def test_metaimage_with_other_bytes_than_its_sizes_say(tmp_path, change):
     assert str(error.value).endswith(
         f"it is {'truncated' if change < 0 else 'too long'}: {240 + change} bytes of pixels, expected 240 by its sizes"
     )
+
+
+def test_what_nibabel_logs_is_told_and_not_printed(tmp_path, caplog):
+    data, text = told(damaged(tmp_path / "a.nii", 80, np.float32([-1])))
+    assert text == "'a.nii': pixdim[1,2,3] should be positive; setting to abs of pixdim values" and len(data) == 6
+    with pytest.raises(ValueError, match="a.nii' cannot be read as a volume: vox offset 16 too low for single file"):
+        from_nifti(damaged(tmp_path / "a.nii", 108, np.float32([16])))
+    assert caplog.text == ""
+
+
+def test_a_mask_without_a_voxel_is_told(tmp_path):
+    mask = nifti(tmp_path / "m.nii", 0 * anatomy())
+    data, text = told(nifti(tmp_path / "a.nii", anatomy()), mask=mask)
+    assert text == "'a.nii': nothing is drawn in its mask 'm.nii'" and not data.masks.any()
+
+
+def test_suffixes_in_upper_case_and_home(tmp_path, monkeypatch):
+    nibabel.save(nibabel.AnalyzeImage(anatomy(), np.eye(4)), tmp_path / "a.hdr")
+    for suffix in ("hdr", "img"):
+        (tmp_path / f"a.{suffix}").rename(tmp_path / f"A.{suffix.upper()}")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy().T), str(tmp_path / "b.mha"))
+    (tmp_path / "b.mha").rename(tmp_path / "B.MHA")
+    nifti(tmp_path / "c.nii.gz", anatomy()).rename(tmp_path / "C.NII.GZ")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for read, name in ((from_analyze, "A.HDR"), (from_analyze, "A.IMG"), (from_metaimage, "B.MHA"),
+                       (from_nifti, "C.NII.GZ")):  # fmt: skip
+        assert (np.sort(read(f"~/{name}").images, axis=None) == np.sort(anatomy(), axis=None)).all()
+
+
+def test_analyze_says_that_it_does_not_know_the_sides(tmp_path):
+    nibabel.save(nibabel.AnalyzeImage(anatomy(), np.eye(4)), tmp_path / "a.hdr")
+    nibabel.save(nibabel.Nifti1Pair(anatomy(), np.eye(4)), tmp_path / "b.hdr")
+    sideless = "Analyze does not say where left is: taken as stored from right to left"
+    assert from_analyze(tmp_path / "a.hdr").steps == ("turned to RAS, axial slices", sideless)
+    assert sideless not in from_analyze(tmp_path / "b.hdr").steps
