@@ -143,7 +143,7 @@ def _files(root: Path) -> tuple[list[Path], list[Path]]:
     files = [f for f in visible(root) if f.name.upper() != "DICOMDIR"] if root.is_dir() else [root]
     if not files or not root.exists():
         raise ValueError(f"'{root.name}' holds no files; expected DICOM files")
-    others = [file for file in files if not (file.exists() and is_dicom(file))]  # a dead link
+    others = [file for file in files if not (file.is_file() and is_dicom(file))]  # a dead link, a pipe
     damaged = [
         f for f in others if len(others) == len(files) or re.fullmatch(r"(\.dcm|\.ima|\.\d+)?", f.suffix.lower())
     ]

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import nibabel
 import numpy as np
 
+REQUIRED = ("NDims", "DimSize", "ElementType", "ElementDataFile")
 BLOCK = 2**20  # bytes at a time
 
 
@@ -22,16 +23,16 @@ def load_metaimage(file: Path) -> nibabel.Nifti1Image:
         import SimpleITK
     except ImportError as error:
         raise ImportError('MetaImage needs SimpleITK; install it with: pip install ".[metaimage]"') from error
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO("MetaImageIO")  # it would go by the suffix, and knows no upper case
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    if reader.GetNumberOfComponents() > 1:
-        raise ValueError("it has several channels")
-    axes = reader.GetDimension()
-    a_voxel = SimpleITK.Image([1] * axes, reader.GetPixelID()).GetSizeOfPixelComponent()
     with file.open("rb") as stream:
         header = _header(stream)
+        reader = SimpleITK.ImageFileReader()
+        reader.SetImageIO("MetaImageIO")  # it would go by the suffix, and knows no upper case
+        reader.SetFileName(str(file))
+        reader.ReadImageInformation()
+        if reader.GetNumberOfComponents() > 1:
+            raise ValueError("it has several channels")
+        axes = reader.GetDimension()
+        a_voxel = SimpleITK.Image([1] * axes, reader.GetPixelID()).GetSizeOfPixelComponent()
         _check(file, header, stream, int(np.prod(reader.GetSize(), dtype=object)) * a_voxel)
     image = reader.Execute()
     n = min(axes, 3)
@@ -47,18 +48,25 @@ def load_metaimage(file: Path) -> nibabel.Nifti1Image:
 
 
 def _header(stream: BinaryIO) -> dict[str, str]:
-    """The lines of a header; the stream is then at the first byte after it."""
+    """The lines of a header; the stream is then at the first byte after it. Raises ValueError if one is missing."""
     found, key = {}, ""
     while key != "ElementDataFile" and (line := stream.readline(BLOCK)):
         key, _, value = (part.strip() for part in line.decode("latin-1").partition("="))
         found[key] = value
+    within = _is_set(found, "CompressedData") and found.get("ElementDataFile", "").upper() == "LOCAL"
+    if missing := [key for key in (*REQUIRED, *["CompressedDataSize"] * within) if key not in found]:
+        raise ValueError(f"its header does not say {missing[0]}")
     return found
+
+
+def _is_set(header: dict[str, str], key: str) -> bool:
+    return header.get(key, "")[:1] in ("T", "t", "1")
 
 
 def _check(file: Path, header: dict[str, str], stream: BinaryIO, expected: int) -> None:
     """Raises ValueError for pixels that are not so many bytes, zlib.error for compressed ones that are damaged."""
-    where = header.get("ElementDataFile", "")
-    if header.get("BinaryData", "")[:1] not in ("T", "t", "1") or where.startswith("LIST") or "%" in where:
+    where = header["ElementDataFile"]
+    if not _is_set(header, "BinaryData") or where.startswith("LIST") or "%" in where:
         return  # numbers as text, or a file for each slice
     if where.upper() == "LOCAL":
         _count(header, stream, expected)
@@ -74,16 +82,18 @@ def _count(header: dict[str, str], stream: BinaryIO, expected: int) -> None:
     start, skipped = stream.tell(), int(header.get("HeaderSize") or 0)
     found = stream.seek(0, 2) - start - max(skipped, 0)
     stream.seek(start + max(skipped, 0))
-    if header.get("CompressedData", "")[:1] in ("T", "t", "1"):
-        stored = int(header.get("CompressedDataSize") or 0)
-        if found < stored:
-            raise ValueError(f"it is truncated: {found} bytes of compressed pixels, expected {stored}")
+    if _is_set(header, "CompressedData"):
+        _same("compressed pixels", found, int(header.get("CompressedDataSize") or found))
         found = _inflated(stream)
     elif skipped == -1:  # the pixels are at the end, whatever comes before
         found = min(found, expected)
+    _same("pixels", found, expected)
+
+
+def _same(word: str, found: int, expected: int) -> None:
     if found != expected:
-        raise ValueError(f"it is {'truncated' if found < expected else 'too long'}: {found} bytes of pixels, "
-                         f"expected {expected} by its sizes")  # fmt: skip
+        how = "truncated" if found < expected else "too long"
+        raise ValueError(f"it is {how}: {found} bytes of {word}; its header says {expected}")
 
 
 def _inflated(stream: BinaryIO) -> int:

@@ -1,5 +1,6 @@
 """The reader's own NIfTI, MetaImage and Analyze files: units, orientation, and what is refused."""
 
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -342,7 +343,7 @@ def test_metaimage_with_other_bytes_than_its_sizes_say(tmp_path, change):
     with pytest.raises(ValueError) as error:
         from_metaimage(tmp_path / "a.mha")
     assert str(error.value).endswith(
-        f"it is {'truncated' if change < 0 else 'too long'}: {240 + change} bytes of pixels, expected 240 by its sizes"
+        f"it is {'truncated' if change < 0 else 'too long'}: {240 + change} bytes of pixels; its header says 240"
     )
 
 
@@ -379,3 +380,18 @@ def test_analyze_says_that_it_does_not_know_the_sides(tmp_path):
     sideless = "Analyze does not say where left is: taken as stored from right to left"
     assert from_analyze(tmp_path / "a.hdr").steps == ("turned to RAS, axial slices", sideless)
     assert sideless not in from_analyze(tmp_path / "b.hdr").steps
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"CompressedDataSize = 40\n", r"it is too long: \d+ bytes of compressed pixels; its header says 40"),
+        (b"", "its header does not say CompressedDataSize"),
+    ],
+)
+def test_metaimage_that_does_not_say_how_many_compressed_bytes_there_are(tmp_path, line, words):
+    file = tmp_path / "a.mha"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy()), str(file), useCompression=True)
+    file.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", line, file.read_bytes()))
+    with pytest.raises(ValueError, match=rf"a.mha' cannot be read as a volume: {words}$"):
+        from_metaimage(file)
