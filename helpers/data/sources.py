@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,12 +16,12 @@ from helpers.data.image_set import ImageSet
 from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS
 from helpers.data.readers.dicom import from_dicom
-from helpers.data.readers.files import some, visible
-from helpers.data.readers.layout import divided, paired
+from helpers.data.readers.files import visible
 from helpers.data.readers.names import patients_in
 from helpers.data.readers.oct import oct_scan
 from helpers.data.readers.pictures import SUFFIXES
 from helpers.data.readers.public import acdc_nifti, acdc_slices, busi, disc_crops, medmnist
+from helpers.data.readers.volume_folder import check_together, volumes_in
 from helpers.data.readers.volumes import from_analyze, from_metaimage, from_nifti, joined
 from helpers.data.registry import PublicSet, read_public, verify
 from helpers.data.resample import letterboxed
@@ -45,7 +44,6 @@ READERS: dict[str, Callable[..., ImageSet]] = {
     )
 }
 MAPS = ("file", "mask", "scribbles", "instances")  # options that are paths
-FEW = 16  # values: a volume with fewer is a mask
 VOLUMES = {".nii": from_nifti, ".gz": from_nifti, ".mha": from_metaimage, ".mhd": from_metaimage, ".hdr": from_analyze}
 
 
@@ -159,42 +157,17 @@ def own(folder: Path, size: int | None, options: dict) -> ImageSet:
 
 def _volumes(folder: Path, size: int | None, options: dict) -> ImageSet:
     """The volumes of a folder with their masks; of one patient where names hold `patient` and the same number."""
-    volumes, others = divided(folder, folder, suffixes=tuple(VOLUMES))
-    if not volumes:
-        raise ValueError(f"'{folder.name}' holds masks, but no volumes; expected both")
-    own_maps = [dict(options) for _ in volumes]
-    for kind, files in others.items():
-        found = paired(folder, volumes, [f for f in files if f.suffix.lower() in VOLUMES])
-        for volume, files_of, given in zip(volumes, found, own_maps, strict=True):
-            if len(files_of) != 1:
-                there = f"are {some(files_of, folder)}" if files_of else f"are missing, there are {some(files, folder)}"
-                raise ValueError(f"{kind} of '{volume.name}' {there}; expected one file of its name")
-            given.setdefault("mask" if kind == "masks" else kind, files_of[0])
+    volumes, maps = volumes_in(folder, tuple(VOLUMES))
     read = [
-        _read(VOLUMES[volume.suffix.lower()], volume, size, given)
-        for volume, given in zip(volumes, own_maps, strict=True)
+        _read(VOLUMES[volume.suffix.lower()], volume, size, own_maps | options)
+        for volume, own_maps in zip(volumes, maps, strict=True)
     ]
+    check_together(folder, volumes, read)
     if len(read) == 1:
         return read[0]
-    _are_images(volumes, read, folder)
     patients = patients_in(folder, volumes)
     found = joined(read, list(range(len(read))) if patients is None else patients.tolist())
     return found if patients is not None else replace(found, steps=(*found.steps, "each volume is taken as a patient"))
-
-
-def _are_images(volumes: list[Path], read: list[ImageSet], folder: Path) -> None:
-    """Refuses a volume that holds labels among others that do not, and tells of copies."""
-    values = [len(np.unique(one.images)) if one.images.dtype.kind in "iu" else FEW for one in read]
-    if strays := [file for file, count in zip(volumes, values, strict=True) if count < FEW <= max(values)]:
-        raise ValueError(
-            f"{some(strays, folder)}: fewer than {FEW} different values, as a mask has, but of no image's name; "
-            "expected NAME_mask beside NAME, or a folder masks"
-        )
-    first = {}
-    for file, one in zip(volumes, read, strict=True):
-        twin = first.setdefault(hashlib.sha256(one.images.tobytes()).digest(), file)
-        if twin != file:
-            warnings.warn(f"{some([twin, file], folder)} are the same; remove one", stacklevel=5)
 
 
 def kinds_of(folder: Path) -> dict[str, list[Path]]:

@@ -68,15 +68,13 @@ def without_copies(images: list[dict], notes: list[str]) -> list[dict]:
 def placed(images: list[dict], notes: list[str]) -> tuple[list[dict], dict]:
     """Images in their order, and volumes, slices, frames and slice spacing as far as known.
 
-    Each patient has volumes of its own; so have acquisitions, or passes, that lie between one another and make no
-    even grid together. Several images at one place are moments, in the order of acquisition, moment, number.
+    Acquisitions, or passes, that lie between one another and make no even grid together are volumes of their own.
+    Several images at one place are moments, in the order of acquisition, moment, number; raises ValueError where they
+    are of several echoes or b-values.
     """
     if images[0]["orientation"] is None:
         return _by_number(images, notes)
-    patients = defaultdict(list)
-    for image in images:
-        patients[image["patient"]].append(image)
-    parts = [_in_order(part) for own in patients.values() for part in _volumes(own, notes)]
+    parts = [_in_order(part) for part in _volumes(images, notes)]
     stacks = [_stack(part, notes) for part in parts]
     slices, frames, gaps = (np.concatenate(values) for values in zip(*stacks, strict=True))
     return list(itertools.chain(*parts)), dict(
@@ -102,7 +100,7 @@ def _kind(image: dict, turns: list[np.ndarray]) -> tuple[str, int]:
 def _by_number(images: list[dict], notes: list[str]) -> tuple[list[dict], dict]:
     """Images without places: in the order of their numbers, a file of several frames as a volume."""
     ordered = sorted(images, key=lambda f: (f["instance"], f["file"], f["frame"]))
-    numbers = {(f["patient"], f["instance"], f["frame"]) for f in images}
+    numbers = {(f["instance"], f["frame"]) for f in images}
     if len(numbers) < len(images) and len({f["file"] for f in images}) > 1:
         notes.append(f"without position and number, in the order of their names: {listed(_files(ordered))}")
     moments = dict(volumes=numbered([f["file"] for f in ordered]), frames=np.array([f["frame"] for f in ordered]))
@@ -110,7 +108,7 @@ def _by_number(images: list[dict], notes: list[str]) -> tuple[list[dict], dict]:
 
 
 def _volumes(images: list[dict], notes: list[str]) -> list[list[dict]]:
-    """The images of a patient as one volume, or as one of each acquisition or pass."""
+    """The images as one volume, or as one of each acquisition or pass."""
     groups = _groups(images)
     grids = [_levels(group)[0] for group in groups]
     apart = all(a[-1] < b[0] - SAME for a, b in itertools.pairwise(sorted(grids, key=lambda grid: grid[0])))
@@ -199,8 +197,17 @@ def _stack(images: list[dict], notes: list[str]) -> tuple[np.ndarray, np.ndarray
 
 
 def _moments(images: list[dict], slices: np.ndarray) -> list[str]:
-    """What differs between images at one place and is more than time."""
+    """What differs between images at one place and is more than time; ValueError where it is another contrast."""
     notes = []
+    for word in images[0]["contrast"]:
+        at, of = defaultdict(set), defaultdict(dict)
+        for image, level in zip(images, slices.tolist(), strict=True):
+            value = " ".join(f"{number:g}" for number in image["contrast"][word]) or "none"
+            at[level].add(value)
+            of[value][image["file"]] = None
+        if any(len(values) > 1 for values in at.values()):
+            each = "; ".join(f"{value}: {len(files)} files, {listed(files)}" for value, files in of.items())
+            raise ValueError(f"images at one place have {len(of)} {word}, {each}; expected one: sort the files by it")
     for key, word in (("acquisition", "acquisition numbers"), ("type", "image types")):
         at = defaultdict(dict)
         for image, level in zip(images, slices.tolist(), strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import gzip
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +12,14 @@ import nibabel
 import numpy as np
 
 from helpers.data.image_set import UNLABELLED, ImageSet
-from helpers.data.readers.files import whole
+from helpers.data.readers.files import hushed, whole
+from helpers.data.readers.metaimage import load_metaimage
 from helpers.data.readers.pictures import translate
 
 File = str | Path
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 AIR = -1024  # Hounsfield units: CT has nothing below
+SIDELESS = "Analyze does not say where left is: taken as stored from right to left"
 TO_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 
 
@@ -33,21 +35,24 @@ def from_nifti(
     padding (values below air that stand alone). load: file -> nibabel image.
 
     One warning tells of a header that does not say where left is, an sform (used) and a qform that disagree, sizes of
-    voxels that do, and of padding. Raises ValueError for a damaged file, NaN, values that float32 cannot hold, and a
-    mask of another shape, place or with unknown values.
+    voxels that do, what else nibabel mends, a mask without a voxel, and of padding. Raises ValueError for a damaged
+    file, NaN, values that float32 cannot hold, and a mask of another shape, place or with unknown values.
     """
     if plane not in (*PLANES, "stored"):
         raise ValueError(f"plane is {plane!r}; expected one of {', '.join(PLANES)} or stored")
-    volume, voxels, doubts = _volume(Path(file), load, plane)
+    file = Path(file).expanduser()
+    volume, voxels, doubts = _volume(file, load, plane)
     across = PLANES.get(plane, 2)
     maps = dict(masks=mask, scribbles=scribbles, instances=instances)
     given = {
-        kind: _map(Path(f), load, plane, volume, voxels.shape, kind, mask_names)
+        kind: _map(Path(f).expanduser(), load, plane, volume, voxels.shape, kind, mask_names)
         for kind, f in maps.items()
         if f is not None
     }
+    if mask is not None and not given["masks"].any():
+        doubts.append(f"nothing is drawn in its mask '{Path(mask).name}'")
     low, high = (float(volume.header[key]) for key in ("cal_min", "cal_max"))
-    with whole(Path(file), "a volume"):
+    with whole(file, "a volume"):
         gap, *spacing = _zooms(volume, across, plane != "stored")
     images = _slices(native(voxels), plane)[:, None]
     depth = voxels.shape[across]
@@ -56,7 +61,8 @@ def from_nifti(
     if pad is not None:
         doubts.append(f"{np.mean(images == pad):.0%} of the voxels are {pad:g}: padding, left out of value_range")
     if doubts:
-        warnings.warn(f"'{Path(file).name}': {'; '.join(doubts)}", stacklevel=2)
+        warnings.warn(f"'{file.name}': {'; '.join(doubts)}", stacklevel=2)
+    sideless = [SIDELESS] * (not _says_where(volume.header))
     return ImageSet(
         name="own-volume",
         modality="unknown",
@@ -71,16 +77,17 @@ def from_nifti(
         slice_spacing=np.full(len(images), gap) if depth > 1 else None,
         mask_names=mask_names,
         licence="the reader's own",
-        steps=("slices as stored",) if plane == "stored" else (f"turned to RAS, {plane} slices",),
+        steps=("slices as stored",) if plane == "stored" else (f"turned to RAS, {plane} slices", *sideless),
     )
 
 
 def from_analyze(file: File, **options) -> ImageSet:
     """The slices of an Analyze volume (.hdr and .img, either is named); options as in `from_nifti`.
 
-    Analyze 7.5 does not say which side is left: it is taken to be stored from right to left, as the format has it.
+    Analyze 7.5 does not say which side is left: it is taken to be stored from right to left, as the format has it, and
+    `steps` say so.
     """
-    if Path(file).suffix not in (".hdr", ".img"):
+    if Path(file).suffix.lower() not in (".hdr", ".img"):
         raise ValueError(f"'{Path(file).name}' is no Analyze file; expected one that ends in .hdr or .img")
     return from_nifti(file, **options)
 
@@ -90,7 +97,7 @@ def from_metaimage(file: File, **options) -> ImageSet:
 
     Raises ImportError where SimpleITK is not installed.
     """
-    return from_nifti(file, load=_load_metaimage, **options)
+    return from_nifti(file, load=load_metaimage, **options)
 
 
 def joined(sets: list[ImageSet], patients: list[int]) -> ImageSet:
@@ -116,35 +123,13 @@ def joined(sets: list[ImageSet], patients: list[int]) -> ImageSet:
     )
 
 
-def _load_metaimage(file: Path) -> nibabel.Nifti1Image:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise ImportError('MetaImage needs SimpleITK; install it with: pip install ".[metaimage]"') from error
-    with file.open("rb") as stored:
-        head = stored.read(4096).partition(b"ElementDataFile")[0]
-    image = SimpleITK.ReadImage(str(file))
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise ValueError("it has several channels")
-    axes = image.GetDimension()
-    n = min(axes, 3)
-    affine = np.eye(4)
-    affine[:n, :n] = np.reshape(image.GetDirection(), (axes, axes))[:n, :n] * image.GetSpacing()[:n]
-    affine[:n, 3] = image.GetOrigin()[:n]
-    affine[:2] *= -1  # its axes point left and back, those of nibabel right and front
-    voxels = SimpleITK.GetArrayFromImage(image).T
-    made = nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype)
-    if not re.search(rb"^(TransformMatrix|Rotation|Orientation)\s*=", head, re.MULTILINE):
-        made.header.set_sform(affine, 0)
-    return made
-
-
 def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimages.SpatialImage, np.ndarray, list[str]]:
     """A volume, turned to RAS unless plane is "stored", its voxels (x, y, z) or (x, y, z, t); doubts."""
     if not file.is_file():
         raise ValueError(f"there is no file '{file.name}'")
-    with whole(file, "a volume"):
+    with whole(file, "a volume"), hushed() as heard:
         image = load(file)
+        _check_streams(image)
         doubts = [] if plane == "stored" else _doubts(image)
         if (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0):  # float64 by default
             image = type(image)(np.asarray(image.dataobj, np.float32), image.affine, image.header)
@@ -152,6 +137,7 @@ def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimag
             image = nibabel.Nifti1Image(np.asanyarray(image.dataobj)[..., None], image.affine, image.header)
         image = image if plane == "stored" else nibabel.as_closest_canonical(image)
         voxels = np.asanyarray(image.dataobj)
+    doubts += dict.fromkeys(" ".join(text.split()) for text in heard)
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
     if voxels.dtype.kind not in "iuf" or not 3 <= voxels.ndim <= 4 or not voxels.size:
@@ -161,12 +147,25 @@ def _volume(file: Path, load: Callable, plane: str) -> tuple[nibabel.spatialimag
     return image, voxels, doubts
 
 
+def _check_streams(image: nibabel.spatialimages.SpatialImage) -> None:
+    """Reads what is compressed to its end: nibabel stops at the last voxel, before the checksum."""
+    for part in image.file_map.values():
+        if str(part.filename or "").lower().endswith(".gz"):
+            with gzip.open(part.filename) as stream:
+                while stream.read(2**20):
+                    pass
+
+
+def _says_where(header) -> bool:
+    return isinstance(header, nibabel.Nifti1Header) or not isinstance(header, nibabel.AnalyzeHeader)
+
+
 def _doubts(image: nibabel.spatialimages.SpatialImage) -> list[str]:
     """What a header leaves open about the place of its voxels in the body; ValueError if it is no place."""
     affine, header, doubts = np.asarray(image.affine, float), image.header, []
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise ValueError(f"its affine matrix is {affine[:3].round(3).tolist()}; expected one that can be inverted")
-    if not isinstance(header, nibabel.Nifti1Header):  # Analyze, of which `from_analyze` says it
+    if not isinstance(header, nibabel.Nifti1Header):
         return doubts
     sizes, zooms = nibabel.affines.voxel_sizes(affine), np.array(header.get_zooms()[:3], float)
     if not np.allclose(sizes[: len(zooms)], zooms, rtol=0.01):

@@ -197,3 +197,28 @@ def test_the_same_volume_twice_is_told(tmp_path):
         (tmp_path / f"{name.replace('a', 'copy', 1)}.nii").write_bytes((tmp_path / f"{name}.nii").read_bytes())
     with pytest.warns(UserWarning, match="'a.nii', 'copy.nii' are the same; remove one"):
         load("mr", source="folder", data_dir=str(tmp_path))
+
+
+def test_a_mask_of_no_volume_is_told(tmp_path):
+    labelled(tmp_path, "a.nii", "masks/a.nii")
+    (tmp_path / "masks" / "old.nii").write_bytes((tmp_path / "masks" / "a.nii").read_bytes())
+    with pytest.warns(UserWarning, match="^left out: 'masks/old.nii', which belong to no volume$"):
+        assert load("mr", source="folder", data_dir=str(tmp_path)).masks.any()
+
+
+def test_volumes_with_time_are_not_mixed_with_others(tmp_path):
+    nifti(tmp_path / "a.nii")
+    nifti(tmp_path / "b.nii", (6, 5, 4, 2))
+    with pytest.raises(ValueError, match="^'b.nii': four axes, with time, where 'a.nii' have three; expected one kind"):
+        load("mr", source="folder", data_dir=str(tmp_path))
+
+
+def test_analyze_volumes_of_a_folder_are_told_at_once(tmp_path):
+    for i in range(2):
+        voxels = np.arange(i, 120 + i, dtype=np.int16).reshape(6, 5, 4)
+        nibabel.save(nibabel.AnalyzeImage(voxels, np.eye(4)), tmp_path / f"{i}.hdr")
+    with pytest.warns(UserWarning) as told:
+        load("mr", source="folder", data_dir=str(tmp_path))
+    assert [str(w.message) for w in told] == [
+        "'0.hdr', '1.hdr': Analyze does not say where left is: taken as stored from right to left"
+    ]

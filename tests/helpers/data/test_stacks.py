@@ -151,11 +151,28 @@ def test_positions_that_differ_by_a_rounding_are_one_place(tmp_path):
     assert data.slices.tolist() == [0, 0, 1, 1, 2, 2] and np.allclose(data.slice_spacing, 5, atol=0.01)
 
 
-def test_patients_of_one_series_are_volumes_of_their_own(tmp_path):
-    slab(tmp_path, (0, 5, 10), PatientID="A")
-    slab(tmp_path, (0, 5, 10), prefix="b", PatientID="B")
-    data, _ = read(tmp_path)
-    assert data.volumes.tolist() == data.patients.tolist() == [0, 0, 0, 1, 1, 1] and data.frames is None
+@pytest.mark.parametrize(
+    ("tag", "values", "words"),
+    [
+        ("EchoTime", (10, 20), "2 echo times (ms), 10: 3 files, '1.dcm', '2.dcm', '3.dcm'; 20: 3 files, 'b1.dcm', "),
+        ("EchoNumbers", (1, 2), "2 echo numbers, 1: 3 files"),
+        ("DiffusionBValue", (0.0, 1000.0), "2 b-values, 0: 3 files, '1.dcm', '2.dcm', '3.dcm'; 1000: 3 files"),
+    ],
+)
+def test_several_contrasts_at_one_place_are_no_frames(tmp_path, tag, values, words):
+    for value, prefix in zip(values, ("", "b"), strict=True):
+        slab(tmp_path, (0, 5, 10), prefix=prefix, **{tag: value})
+    with pytest.raises(ValueError) as error:
+        from_dicom(tmp_path)
+    assert str(error.value).startswith(f"images at one place have {words}") and "expected one" in str(error.value)
+
+
+def test_temporal_positions_are_frames(tmp_path):
+    for time, prefix in ((10, "a"), (9, "b")):
+        slab(tmp_path, (0, 5), prefix=prefix, value=1000 * time, TemporalPositionIdentifier=time, EchoTime=3)
+    data, told = read(tmp_path)
+    assert data.frames.tolist() == [0, 1] * 2 and not told
+    assert (data.images[data.frames == 0] < 9500).all()  # 9 before 10
 
 
 def test_what_is_beside_the_series_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """The reader's own NIfTI, MetaImage and Analyze files: units, orientation, and what is refused."""
 
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -305,3 +306,92 @@ def test_metaimage_without_orientation_is_told(tmp_path):
     data, text = told(tmp_path / "a.mhd", from_metaimage)
     assert text == "'a.mhd': the header does not say where left is: taken as stored from right to left"
     assert len(data) == 4
+
+
+# --- bytes that are damaged or missing ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".mhd"])
+def test_a_flipped_bit_of_a_compressed_volume_is_refused(tmp_path, suffix):
+    """Each byte of the pixels in turn; some flips decompress to voxels all the same, and only the checksum tells."""
+    voxels = np.random.default_rng(0).integers(0, 900, (8, 9, 12)).astype(np.int16)
+    file, read = tmp_path / f"a{suffix}", from_nifti if suffix == ".nii.gz" else from_metaimage
+    if read is from_nifti:
+        nifti(file, voxels)
+    else:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(file), useCompression=True)
+    whole = read(file).images
+    bytes_of = tmp_path / "a.zraw" if suffix == ".mhd" else file
+    raw = bytes_of.read_bytes()
+    start = {".nii.gz": 20, ".mha": raw.find(b"LOCAL") + 6, ".mhd": 2}[suffix]
+    for at in range(start, len(raw), 9):
+        bytes_of.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << at % 8]) + raw[at + 1 :])
+        try:
+            assert (read(file).images == whole).all()  # a bit that nothing depends on
+        except ValueError as error:
+            assert str(error).startswith(f"'{file}' cannot be read as a volume: ") and "\n" not in str(error)
+    bytes_of.write_bytes(raw[:-3])
+    with pytest.raises(ValueError, match=r"' cannot be read as a volume: (Compressed file ended|it is truncated: \d+)"):
+        read(file)
+
+
+@pytest.mark.parametrize("change", [-20, 20])
+def test_metaimage_with_other_bytes_than_its_sizes_say(tmp_path, change):
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy()), str(tmp_path / "a.mha"))
+    raw = (tmp_path / "a.mha").read_bytes()
+    (tmp_path / "a.mha").write_bytes(raw[:change] if change < 0 else raw + b"\0" * change)
+    with pytest.raises(ValueError) as error:
+        from_metaimage(tmp_path / "a.mha")
+    assert str(error.value).endswith(
+        f"it is {'truncated' if change < 0 else 'too long'}: {240 + change} bytes of pixels; its header says 240"
+    )
+
+
+def test_what_nibabel_logs_is_told_and_not_printed(tmp_path, caplog):
+    data, text = told(damaged(tmp_path / "a.nii", 80, np.float32([-1])))
+    assert text == "'a.nii': pixdim[1,2,3] should be positive; setting to abs of pixdim values" and len(data) == 6
+    with pytest.raises(ValueError, match="a.nii' cannot be read as a volume: vox offset 16 too low for single file"):
+        from_nifti(damaged(tmp_path / "a.nii", 108, np.float32([16])))
+    assert caplog.text == ""
+
+
+def test_a_mask_without_a_voxel_is_told(tmp_path):
+    mask = nifti(tmp_path / "m.nii", 0 * anatomy())
+    data, text = told(nifti(tmp_path / "a.nii", anatomy()), mask=mask)
+    assert text == "'a.nii': nothing is drawn in its mask 'm.nii'" and not data.masks.any()
+
+
+def test_suffixes_in_upper_case_and_home(tmp_path, monkeypatch):
+    nibabel.save(nibabel.AnalyzeImage(anatomy(), np.eye(4)), tmp_path / "a.hdr")
+    for suffix in ("hdr", "img"):
+        (tmp_path / f"a.{suffix}").rename(tmp_path / f"A.{suffix.upper()}")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy().T), str(tmp_path / "b.mha"))
+    (tmp_path / "b.mha").rename(tmp_path / "B.MHA")
+    nifti(tmp_path / "c.nii.gz", anatomy()).rename(tmp_path / "C.NII.GZ")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for read, name in ((from_analyze, "A.HDR"), (from_analyze, "A.IMG"), (from_metaimage, "B.MHA"),
+                       (from_nifti, "C.NII.GZ")):  # fmt: skip
+        assert (np.sort(read(f"~/{name}").images, axis=None) == np.sort(anatomy(), axis=None)).all()
+
+
+def test_analyze_says_that_it_does_not_know_the_sides(tmp_path):
+    nibabel.save(nibabel.AnalyzeImage(anatomy(), np.eye(4)), tmp_path / "a.hdr")
+    nibabel.save(nibabel.Nifti1Pair(anatomy(), np.eye(4)), tmp_path / "b.hdr")
+    sideless = "Analyze does not say where left is: taken as stored from right to left"
+    assert from_analyze(tmp_path / "a.hdr").steps == ("turned to RAS, axial slices", sideless)
+    assert sideless not in from_analyze(tmp_path / "b.hdr").steps
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"CompressedDataSize = 40\n", r"it is too long: \d+ bytes of compressed pixels; its header says 40"),
+        (b"", "its header does not say CompressedDataSize"),
+    ],
+)
+def test_metaimage_that_does_not_say_how_many_compressed_bytes_there_are(tmp_path, line, words):
+    file = tmp_path / "a.mha"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(anatomy()), str(file), useCompression=True)
+    file.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", line, file.read_bytes()))
+    with pytest.raises(ValueError, match=rf"a.mha' cannot be read as a volume: {words}$"):
+        from_metaimage(file)
