@@ -17,7 +17,8 @@ from helpers.data.readers.table import from_csv
 CLASSES = {"normal": 0, "negative": 0, "abnormal": 1, "positive": 1}
 _NOT_NORMAL = re.compile(r"(?:not|non)[\s_-]?normal")
 _STUDY = re.compile(r"study\d+_(negative|positive)")  # of MURA
-_PATIENT = re.compile(r"patient[\s_-]*(\d+)", re.IGNORECASE)
+# The last on a path, and not the end of a word: inpatient2024/patient_3.png is of patient 3.
+_PATIENT = re.compile(r".*(?<![^\W\d_])patient[\s_-]*(\d+)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def _of_names(root: Path, base: Path, files: list[Path], classes: tuple[str, ...
 
 
 def patients_in(root: Path, files: list[Path]) -> np.ndarray | None:
-    """Running numbers of the patients that paths name, None if none does; warns of files that name none."""
-    numbers = [_PATIENT.search(str(file.relative_to(root))) for file in files]
+    """Running numbers of the patients that paths name, None if none does; warns of files that name none, or all one."""
+    numbers = [_PATIENT.match(str(file.relative_to(root))) for file in files]
     lost = [file for file, number in zip(files, numbers, strict=True) if not number]
     if lost and any(numbers):
         warnings.warn(
@@ -111,6 +112,12 @@ def patients_in(root: Path, files: list[Path]) -> np.ndarray | None:
             stacklevel=4,
         )
     persons = [int(number[1]) if number else -1 - i for i, number in enumerate(numbers)]
+    if len(files) > 1 == len(set(persons)):
+        warnings.warn(
+            f"the names of all {len(files)} files of '{root.name}' say one and the same patient: a split goes by "
+            "image; expected 'patient' and another number for each",
+            stacklevel=4,
+        )
     return numbered(persons) if any(numbers) else None
 
 
