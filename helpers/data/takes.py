@@ -104,11 +104,12 @@ def _enough(chapter: str, folder: Path, classes: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         known = find(folder, classes=classes).known
-    units = np.arange(len(known["labels"])) if known["patients"] is None else known["patients"]
+    units, what = known["patients"], "patient"
+    if units is None or len(np.unique(units)) == 1:  # then a split goes by image
+        units, what = np.arange(len(known["labels"])), "image"
     for label, name in enumerate(known["class_names"]):
         if (count := len(np.unique(units[known["labels"] == label]))) < LEAST[chapter]:
-            what = "images" if known["patients"] is None else "patients"
             raise ValueError(
-                f"class '{name}' of '{folder.name}' has {count} {what}; chapter {chapter[:2]} needs {LEAST[chapter]} "
-                "of each class at least"
+                f"class '{name}' of '{folder.name}' has {count} {what}{'s' * (count != 1)}; chapter {chapter[:2]} "
+                f"needs {LEAST[chapter]} of each class at least"
             )

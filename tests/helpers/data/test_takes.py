@@ -105,3 +105,16 @@ def test_a_class_that_is_named_twice_is_refused(tmp_path):
             "01_explanation",
             {"data": "folder", "data_dir": str(MAKE["classes"](tmp_path / "own")), "classes": "normal, normal"},
         )
+
+
+def test_of_one_patient_the_images_are_counted_as_a_split_divides_them(tmp_path):
+    folder = MAKE["classes"](tmp_path / "own", abnormal=4)
+    for file in sorted(folder.rglob("*.png")):
+        file.rename(file.with_name(f"patient_2024_{file.name}"))
+    given = {"data": "folder", "data_dir": str(folder)}
+    check("01_explanation", given)
+    with pytest.raises(ValueError, match="class 'abnormal' of 'own' has 4 images; chapter 07 needs 5"):
+        check("07_domain_knowledge", given)
+    next((folder / "abnormal").iterdir()).rename(folder / "abnormal" / "patient_7.png")
+    with pytest.raises(ValueError, match="class 'normal' of 'own' has 1 patient; chapter 01 needs 3"):
+        check("01_explanation", given)
