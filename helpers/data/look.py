@@ -18,10 +18,11 @@ from PIL import Image, ImageDraw
 
 from helpers.data import checks, words
 from helpers.data.image_set import ImageSet
-from helpers.data.own import assembled, boxed, picture
+from helpers.data.options import check_options, check_whole
+from helpers.data.own import assembled, boxed, from_folder, picture
 from helpers.data.readers.files import some
 from helpers.data.readers.masks import meaning
-from helpers.data.readers.names import find
+from helpers.data.readers.names import at_home, find, given_names
 from helpers.data.resample import letterboxed
 from helpers.data.sources import kinds_of, own
 
@@ -41,20 +42,24 @@ class Seen:
     suspicious: list[str] = field(default_factory=list)
 
 
-def described(path: Path, *, csv=None, classes=(), mask_names=(), size: int | None = None) -> Seen:
+def described(path: Path, *, size: int | None = None, **options) -> Seen:
     """Reads a folder, or one volume or DICOM file; files that cannot be read are among what is suspicious.
 
-    Raises ValueError as the readers do where nothing can be understood.
+    options: csv, classes, mask_names, series, as the readers take them. Raises ValueError as they do where nothing can
+    be understood, and for an option of another kind of files.
     """
+    check_whole(1, size=size)
+    path = at_home(path)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         kinds = kinds_of(path) if path.is_dir() else {}
         if not path.exists():
             raise ValueError(f"there is no '{path}'; expected a folder of scans, or a file")
         if list(kinds) == ["pictures"]:
-            seen = _pictures(path, csv, tuple(classes), tuple(mask_names))
+            check_options(path.name, from_folder, options)
+            seen = _pictures(path, options.get("csv"), options.get("classes", ()), tuple(options.get("mask_names", ())))
         else:
-            data = own(path, size, dict(mask_names=tuple(mask_names)) if mask_names else {})
+            data = own(path, size, options)
             formats = ", ".join(f"{len(files)} files of {kind}" for kind, files in kinds.items()) or "one file"
             seen = Seen(data, formats, [data.images.shape[2:]] * len(data), _pixels_of_masks(data))
     seen.suspicious = [*dict.fromkeys(str(one.message) for one in told), *seen.suspicious]
@@ -102,6 +107,7 @@ def lines(seen: Seen) -> list[str]:
     data, shapes = seen.data, sorted(set(seen.sizes))
     low, high = data.value_range
     size = " to ".join(f"{h}×{w}" for h, w in dict.fromkeys((shapes[0], shapes[-1])))
+    alone = data.patients is None or len(np.unique(data.patients)) == 1
     several = f", {len(shapes)} sizes: give a size to read them together" * (len(shapes) > 1)
     classes = "unknown; folders named normal and abnormal tell, or classes="
     found = [
@@ -110,7 +116,7 @@ def lines(seen: Seen) -> list[str]:
         f"size       {size} pixels (rows×columns){several}",
         f"values     {data.images.min():g} to {data.images.max():g}; {low:g} is shown black, {high:g} white",
         f"spacing    {_spacing(data)}",
-        f"patients   {words.patients_in_words(data)}" + "; a split goes by image" * (data.patients is None),
+        f"patients   {words.patients_in_words(data)}" + "; a split goes by image" * alone,
         f"classes    {classes if data.labels is None else words.classes_in_words(data)}",
     ]
     found += [f"masks      {line}" for line in _masks(seen)]
@@ -179,16 +185,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.data", description="says what is understood of a folder")
     parser.add_argument("path", type=Path, help="pictures, one volume or one DICOM series")
     parser.add_argument("--csv", help="a file in the folder with the columns file and patient")
-    parser.add_argument("--classes", nargs="+", default=(), help="names of the folders that are classes")
-    parser.add_argument("--mask-names", nargs="+", default=(), help="what 0, 1, … are in the masks")
+    parser.add_argument("--classes", nargs="+", help="names of the folders that are classes")
+    parser.add_argument("--mask-names", nargs="+", help="what 0, 1, … are in the masks")
+    parser.add_argument("--series", type=int, help="which one, where a folder holds several of DICOM")
     parser.add_argument("--size", type=int, help="pixels a side, where the slices of volumes differ in size")
     parser.add_argument("--out", type=Path, default=Path("runs/look.png"), help="the contact sheet (runs/look.png)")
-    asked = parser.parse_args()
+    asked = vars(parser.parse_args())
+    path, out, size = at_home(asked.pop("path")), at_home(asked.pop("out")), asked.pop("size")
     try:
-        seen = described(asked.path, csv=asked.csv, classes=asked.classes, mask_names=asked.mask_names, size=asked.size)
+        _check_out(out, path)
+        options = {name: value for name, value in asked.items() if value is not None}
+        for name in {"classes", "mask_names"} & set(options):
+            options[name] = given_names(name, ",".join(options[name]))
+        seen = described(path, size=size, **options)
         print(*lines(seen), sep="\n")
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        sheet(seen.data).save(asked.out)
+        _write(sheet(seen.data), out)
+    except MemoryError:
+        sys.exit(f"error: '{path}' needs more memory than is free; give a smaller --size, or a part of it")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    print(f"sheet      {asked.out}")
+    print(f"sheet      {out}")
+
+
+def _check_out(out: Path, path: Path) -> None:
+    """Raises ValueError for a sheet that might replace one of the scans, or be taken for one the next time."""
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out is '{out}'; expected a file that ends in .png")
+    here, scans = out.resolve(), path.resolve()
+    if here.is_relative_to(scans) or (path.is_file() and here.parent == scans.parent):
+        raise ValueError(f"the sheet '{out}' would lie among the scans in '{path}'; give another place by --out")
+
+
+def _write(page: Image.Image, out: Path) -> None:
+    """Whole or not at all: a sheet that was there before stays until the new one is complete."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        page.save(part, "PNG")
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pydicom.misc import is_dicom
 
 from helpers.data.fetch import cache_dir
 from helpers.data.image_set import ImageSet
+from helpers.data.options import check_options, check_whole, folder_of
 from helpers.data.own import from_folder
 from helpers.data.phantoms import PHANTOMS
 from helpers.data.readers.dicom import from_dicom
@@ -66,8 +67,8 @@ def load(
     options: those of the generator or reader, but for an empty `classes`. Of folders also structure: the number in the
     masks to keep as 1, all else becomes background; 0 keeps what the reader makes of them.
 
-    Raises ValueError for an unknown name or source, and for a `data_dir` that is missing or superfluous;
-    FileNotFoundError, with the command that brings it, for what is not on this machine.
+    Raises ValueError for an unknown name, source or option, a number that is none, and a `data_dir` that is missing or
+    superfluous; FileNotFoundError, with the command that brings it, for what is not on this machine.
     """
     options = {key: value for key, value in options.items() if value or key != "classes"}
     if source not in SOURCES:
@@ -75,19 +76,23 @@ def load(
     known = names(source)
     if name not in known and not (source == "sample" and name in PHANTOMS):  # `sample` explains why there is none
         raise ValueError(f"no images of source {source!r} are called {name!r}; known are {', '.join(known)}")
-    if source == "folder" and not data_dir or source in ("phantom", "sample") and data_dir:
-        raise ValueError(f"source is {source!r} and data_dir {data_dir!r}; expected data_dir with source 'folder' only")
+    folder = folder_of(source, data_dir)
+    check_whole(1, images=images, size=size)
+    check_whole(0, structure=options.get("structure"))
     given = {key: value for key, value in dict(images=images, size=size, seed=seed).items() if value is not None}
     if source == "phantom":
+        check_options(name, PHANTOMS[name], options)
         return PHANTOMS[name](**given, **options)
     if source == "sample":
+        if name in SAMPLES:
+            check_options(name, SAMPLES[name].load, options)
         return sample(name, **given, **options)
     if source == "public":
-        return drawn(_public(read_public()[name], data_dir, size, options), images, seed)
-    found = replace(_one_structure(Path(data_dir), size, options), modality=name)
+        return drawn(_public(read_public()[name], folder, size, options), images, seed)
+    found = replace(_one_structure(folder, size, options), modality=name)
     if found.patients is None and found.labels is not None:
         warnings.warn(
-            f"'{Path(data_dir).name}' does not say which images are of one patient: a split goes by image, and is too "
+            f"'{folder.name}' does not say which images are of one patient: a split goes by image, and is too "
             "kind where a patient has several; expected 'patient' and a number in the names",
             stacklevel=2,
         )
@@ -113,7 +118,7 @@ def names(source: str) -> list[str]:
     return list({"phantom": PHANTOMS, "sample": SAMPLES, "public": read_public(), "folder": PHANTOMS}[source])
 
 
-def _public(found: PublicSet, data_dir: str, size: int | None, options: dict) -> ImageSet:
+def _public(found: PublicSet, data_dir: Path | None, size: int | None, options: dict) -> ImageSet:
     folder = Path(data_dir or cache_dir() / found.name)
     if not folder.is_dir():
         command = f"python -m data_scripts.fetch {found.name}"
@@ -132,6 +137,7 @@ def _public(found: PublicSet, data_dir: str, size: int | None, options: dict) ->
 
 def _read(reader: Callable[..., ImageSet], path: Path, size: int | None, options: dict) -> ImageSet:
     """What a reader makes of a path, at `size`: by itself if it can, else padded to a square and resized."""
+    check_options(path.name, reader, options)
     if size is not None and "size" in inspect.signature(reader).parameters:
         return reader(path, size=size, **options)
     found = reader(path, **options)
@@ -139,7 +145,9 @@ def _read(reader: Callable[..., ImageSet], path: Path, size: int | None, options
 
 
 def own(folder: Path, size: int | None, options: dict) -> ImageSet:
-    """Pictures, volumes, or one DICOM series, as the names of the files in the folder say; or one file of these."""
+    """Pictures, volumes, or one DICOM series, as the names of the files in the folder say; or one of the latter two."""
+    if folder.suffix.lower() in SUFFIXES and folder.is_file():
+        raise ValueError(f"'{folder.name}' is one picture; expected the folder it is in")
     if folder.is_file():
         return _read(VOLUMES.get(folder.suffix.lower(), from_dicom), folder, size, options)
     kinds = kinds_of(folder)
@@ -148,8 +156,6 @@ def own(folder: Path, size: int | None, options: dict) -> ImageSet:
         raise ValueError(f"'{folder.name}' holds files of several kinds, {several}; expected one kind: move the others")
     if "pictures" in kinds:
         return _read(from_folder, folder, size, options)
-    if options.get("classes"):
-        raise ValueError(f"classes is {options['classes']!r}, but '{folder.name}' holds no pictures; expected none")
     if "volumes" not in kinds:
         return _read(from_dicom, folder, size, options)
     return _volumes(folder, size, options)
@@ -186,8 +192,6 @@ def drawn(data: ImageSet, images: int | None, seed: int | None) -> ImageSet:
     """At most so many images, drawn at random with `seed`, each class with its share; all if None."""
     if images is None or images >= len(data):
         return data
-    if images < 1:
-        raise ValueError(f"images is {images}; expected a positive number")
     rng, place = np.random.default_rng(seed or 0), np.empty(len(data))
     labels = np.zeros(len(data), int) if data.labels is None else data.labels
     for label in np.unique(labels):

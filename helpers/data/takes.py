@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.data.options import check_whole
 from helpers.data.readers.layout import divided
-from helpers.data.readers.names import find
+from helpers.data.readers.names import at_home, find
 from helpers.data.sources import VOLUMES, kinds_of
 
 KINDS = {
@@ -56,17 +57,22 @@ def held(folder: Path, classes: str = "") -> tuple[str, ...]:
 def check(chapter: str, params: dict) -> None:
     """Refuses what a chapter does not take, before anything is read or trained.
 
-    Raises ValueError for an unknown value of `data`, a `data_dir` without a use or that is no folder, and a folder of
-    another kind than the chapter takes, with the chapters that take it. Notebooks from elsewhere are not checked.
+    Raises ValueError for an unknown value of `data`, a `data_dir` without a use or that is no folder, a structure that
+    is no number, and a folder of another kind than the chapter takes, with the chapters that take it. Notebooks from
+    elsewhere are not checked, but for the folder.
     """
     sources, kinds = TAKES.get(chapter, (None, ()))
     data, folder = params.get("data"), params.get("data_dir", "")
-    if folder and not Path(folder).is_dir():
+    if folder and not at_home(folder).is_dir():
         raise ValueError(f"data_dir: got {folder!r}, expected the path of an existing folder")
     if sources is None or data is None:
         return
     if data not in sources and data != "folder":
         raise ValueError(f"data: got {data!r}, expected one of {', '.join(sources)}")
+    if folder and data in ("phantom", "sample"):
+        reads = " or ".join(source for source in sources if source not in ("phantom", "sample"))
+        raise ValueError(f"data is {data!r}, which reads no folder, but data_dir is {folder!r}; expected data {reads}")
+    check_whole(0, structure=params.get("structure"))
     if data != "folder":
         return
     if not folder:
@@ -74,11 +80,14 @@ def check(chapter: str, params: dict) -> None:
     if not kinds:
         others = [name[:2] for name, (_, taken) in TAKES.items() if taken]
         raise ValueError(f"chapter {chapter[:2]} takes no folder yet; chapters {', '.join(others)} do")
-    classes = params.get("classes", "")
-    here = held(Path(folder), classes)
+    _check_kind(chapter, at_home(folder), params.get("classes", ""), kinds)
+
+
+def _check_kind(chapter: str, folder: Path, classes: str, kinds: tuple[str, ...]) -> None:
+    here = held(folder, classes)
     if set(here) & set(kinds):
         if {"classes", "more classes"} & set(here):
-            _enough(chapter, Path(folder), classes)
+            _enough(chapter, folder, classes)
         return
     others = [name[:2] for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
     chapters = (
@@ -86,7 +95,7 @@ def check(chapter: str, params: dict) -> None:
     )
     needs = " or ".join(KINDS[kind] for kind in kinds)
     raise ValueError(
-        f"chapter {chapter[:2]} takes {needs}; '{Path(folder).name}' holds "
+        f"chapter {chapter[:2]} takes {needs}; '{folder.name}' holds "
         f"{' and '.join(KINDS[kind] for kind in here)}, which {chapters}"
     )
 
@@ -95,11 +104,12 @@ def _enough(chapter: str, folder: Path, classes: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         known = find(folder, classes=classes).known
-    units = np.arange(len(known["labels"])) if known["patients"] is None else known["patients"]
+    units, what = known["patients"], "patient"
+    if units is None or len(np.unique(units)) == 1:  # then a split goes by image
+        units, what = np.arange(len(known["labels"])), "image"
     for label, name in enumerate(known["class_names"]):
         if (count := len(np.unique(units[known["labels"] == label]))) < LEAST[chapter]:
-            what = "images" if known["patients"] is None else "patients"
             raise ValueError(
-                f"class '{name}' of '{folder.name}' has {count} {what}; chapter {chapter[:2]} needs {LEAST[chapter]} "
-                "of each class at least"
+                f"class '{name}' of '{folder.name}' has {count} {what}{'s' * (count != 1)}; chapter {chapter[:2]} "
+                f"needs {LEAST[chapter]} of each class at least"
             )

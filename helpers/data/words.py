@@ -39,9 +39,14 @@ def masks_in_words(data: ImageSet) -> str:
     """The share of pixels of each class of the masks, and how many masks are empty."""
     counts = np.bincount(data.masks.ravel().astype(np.int64))
     known = data.mask_names or range(len(counts))
-    shares = [f"{known[n]} {100 * counts[n] / counts.sum():.2g} %" for n in range(1, len(counts)) if counts[n]]
+    shares = [f"{known[n]} {percent(counts[n] / counts.sum())}" for n in range(1, len(counts)) if counts[n]]
     empty = int((~data.masks.any(axis=(1, 2))).sum())
     return f"masks: {', '.join(shares) or 'nothing drawn'} of the pixels, {empty} empty"
+
+
+def percent(share: float) -> str:
+    """A share that is not 0 with two digits, or as less than 0.01 %."""
+    return "<0.01 %" if share < 1e-4 else f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 ImageSet.__str__ = in_words  # here and not in the class, whose code is part of what records depend on

@@ -95,7 +95,10 @@ def default_parameters(notebook) -> dict:
 
 
 def check_parameters(notebook, given: dict, defaults: dict | None = None) -> dict:
-    """The parameters given, of the types of their defaults; a whole number may stand for a float. Raises RunError."""
+    """The parameters given, of the types of their defaults, before a kernel starts for them. Raises RunError.
+
+    A whole number may stand for a float, and ~ in `data_dir` for the home folder, which is written out.
+    """
     defaults, stem, checked = defaults or default_parameters(notebook), Path(notebook).stem, {}
     for name, value in given.items():
         if name not in defaults:
@@ -108,15 +111,20 @@ def check_parameters(notebook, given: dict, defaults: dict | None = None) -> dic
         raise RunError(f"{stem}: profile is {profile!r}, expected one of {', '.join(PROFILES)}")
     if not 0 <= checked.get("seed", 0) < 2**32:
         raise RunError(f"{stem}: seed is {checked['seed']}, expected a whole number from 0 to 2**32 - 1")
-    if (folder := checked.get("data_dir")) and not Path(folder).is_absolute():
-        raise RunError(
-            f"{stem}: data_dir is {folder!r}, expected a whole path such as {str(Path(folder).absolute())!r}"
-        )
-    if folder or "data" in checked:
-        from helpers.data import takes  # its readers take a second
-
-        try:
-            takes.check(stem, checked)
-        except ValueError as error:
-            raise RunError(f"{stem}: {error}") from error
+    if checked.get("data_dir") or "data" in checked:
+        _check_data(stem, checked, defaults)
     return checked
+
+
+def _check_data(stem: str, checked: dict, defaults: dict) -> None:
+    """Writes out ~ in `data_dir`; raises RunError for a folder or a source that the notebook does not take."""
+    from helpers.data import takes  # its readers take a second
+
+    if folder := checked.get("data_dir"):
+        checked["data_dir"] = str(takes.at_home(folder))
+        if not (path := Path(checked["data_dir"])).is_absolute():
+            raise RunError(f"{stem}: data_dir is {folder!r}, expected a whole path such as {str(path.absolute())!r}")
+    try:
+        takes.check(stem, defaults | checked)  # a folder is of no use to the source that is the default
+    except ValueError as error:
+        raise RunError(f"{stem}: {error}") from error

@@ -61,7 +61,7 @@ def divided(
 
     Warns of pictures that are not read. Raises ValueError for a mask beside the images that belongs to none of them.
     """
-    images, maps, ignored, outside = [], {kind: [] for kind in dict.fromkeys(KINDS.values())}, [], []
+    images, maps, ignored = [], {kind: [] for kind in dict.fromkeys(KINDS.values())}, []
     taken = {plain(name) for name in classes}
     for file in visible(root):
         folders = [plain(part) for part in file.relative_to(root).parts[:-1]]
@@ -71,14 +71,10 @@ def divided(
         elif file.is_relative_to(base):
             images += [file] * (file.suffix.lower() in suffixes)
             ignored += [file] * (file.suffix.lower() in NOT_READ)
-        else:
-            outside += [file] * (file.suffix.lower() in suffixes)
     for folder in sorted(f for f in root.rglob("*") if f.is_dir() and _kind(plain(f.name)) and not any(f.iterdir())):
         warnings.warn(f"'{folder.relative_to(root)}' is empty", stacklevel=4)
     if ignored:
         warnings.warn(f"left out: {some(ignored, root)}; pictures are {', '.join(SUFFIXES)}", stacklevel=4)
-    if outside:
-        warnings.warn(f"left out: {some(outside, root)}, which lie beside '{base.name}'", stacklevel=4)
     known = {(file.parent, plain(_stem(file))) for file in images}
     glued = {f: match[1] for f in images if (match := _GLUED.fullmatch(composed(_stem(f))))}
     beside = [f for f in images if _apart(f) or _alone(f) or f in glued and (f.parent, plain(glued[f])) in known]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from helpers.data.readers.files import some
+from helpers.data.readers.files import listed, some, visible
 from helpers.data.readers.layout import divided, matched, plain
 from helpers.data.readers.pictures import SUFFIXES, numbered, page_count
 from helpers.data.readers.table import from_csv
@@ -17,7 +18,8 @@ from helpers.data.readers.table import from_csv
 CLASSES = {"normal": 0, "negative": 0, "abnormal": 1, "positive": 1}
 _NOT_NORMAL = re.compile(r"(?:not|non)[\s_-]?normal")
 _STUDY = re.compile(r"study\d+_(negative|positive)")  # of MURA
-_PATIENT = re.compile(r"patient[\s_-]*(\d+)", re.IGNORECASE)
+# The last on a path, and not the end of a word: inpatient2024/patient_3.png is of patient 3.
+_PATIENT = re.compile(r".*(?<![^\W\d_])patient[\s_-]*(\d+)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,10 @@ class Found:
 def find(data_dir: str | Path, *, csv=None, classes=()) -> Found:
     """The images of a folder and what belongs to each, by names alone; raises ValueError as `from_folder` does.
 
-    classes: names, or one text with commas between them.
+    classes: names, or one text with commas between them. Warns of a class without images, and of pictures that lie
+    beside a folder images.
     """
-    root = Path(data_dir)
-    if isinstance(classes, str):
-        classes = tuple(name.strip() for name in classes.split(",") if name.strip())
+    root, classes = at_home(data_dir), given_names("classes", classes)
     if not root.is_dir():
         raise ValueError(f"there is no folder '{root}'; expected one with pictures")
     base = root / "images" if (root / "images").is_dir() else root
@@ -59,11 +60,38 @@ def find(data_dir: str | Path, *, csv=None, classes=()) -> Found:
     if not everything:
         raise ValueError(f"'{root.name}' holds no images; expected files ending in {', '.join(SUFFIXES)}")
     if csv is None:
-        files, known = everything, _of_names(root, base, everything, tuple(classes))
+        files, known = everything, _of_names(root, base, everything, classes)
+        _beside(root, base, {*everything, *chain(*others.values())})
     else:
-        files, known = from_csv(root / csv, base, everything, tuple(classes))
+        files, known = from_csv(root / csv, base, everything, classes)
+    if empty := [name for i, name in enumerate(classes) if i not in known["labels"]]:
+        warnings.warn(f"no image of '{root.name}' is of the class {listed(empty)}, which classes names", stacklevel=3)
     maps = {kind: matched(root, files, everything, kind, found) for kind, found in others.items()}
     return _of_pages(Found(root, files, maps, known, [None] * len(files)))
+
+
+def at_home(path: str | Path) -> Path:
+    """A path in which ~ stands for the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~ and the name of nobody: a path that is not there
+        return Path(path)
+
+
+def given_names(option: str, given) -> tuple[str, ...]:
+    """Names as a tuple, of one text with commas or of several; ValueError for one that is there twice."""
+    names = tuple(filter(None, (name.strip() for name in (given.split(",") if isinstance(given, str) else given))))
+    forms = [plain(name) for name in names]
+    if twice := [name for name, form in zip(names, forms, strict=True) if forms.count(form) > 1]:
+        raise ValueError(f"{option} names '{twice[-1]}' twice ({', '.join(names)}); expected it once")
+    return names
+
+
+def _beside(root: Path, base: Path, used: set[Path]) -> None:
+    """Warns of pictures that are not read as there is a folder images."""
+    left = [file for file in visible(root) if file.suffix.lower() in SUFFIXES and file not in used]
+    if base != root and left:
+        warnings.warn(f"left out: {some(left, root)}, which lie beside the folder '{base.name}'", stacklevel=4)
 
 
 def _of_pages(found: Found) -> Found:
@@ -101,8 +129,8 @@ def _of_names(root: Path, base: Path, files: list[Path], classes: tuple[str, ...
 
 
 def patients_in(root: Path, files: list[Path]) -> np.ndarray | None:
-    """Running numbers of the patients that paths name, None if none does; warns of files that name none."""
-    numbers = [_PATIENT.search(str(file.relative_to(root))) for file in files]
+    """Running numbers of the patients that paths name, None if none does; warns of files that name none, or all one."""
+    numbers = [_PATIENT.match(str(file.relative_to(root))) for file in files]
     lost = [file for file, number in zip(files, numbers, strict=True) if not number]
     if lost and any(numbers):
         warnings.warn(
@@ -111,12 +139,18 @@ def patients_in(root: Path, files: list[Path]) -> np.ndarray | None:
             stacklevel=4,
         )
     persons = [int(number[1]) if number else -1 - i for i, number in enumerate(numbers)]
+    if len(files) > 1 == len(set(persons)):
+        warnings.warn(
+            f"the names of all {len(files)} files of '{root.name}' say one and the same patient: a split goes by "
+            "image; expected 'patient' and another number for each",
+            stacklevel=4,
+        )
     return numbered(persons) if any(numbers) else None
 
 
 def _labels(folders: tuple[str, ...], number_of: dict[str, int], own: bool) -> set[int]:
     """The classes that whole names of folders say, or a study of MURA."""
-    names = [plain(folder) for folder in folders]
+    names = [plain(folder.strip()) for folder in folders]
     studies = [] if own else [match[1] for match in map(_STUDY.fullmatch, names) if match]
     studies += [] if own else ["abnormal" for name in names if _NOT_NORMAL.fullmatch(name)]
     return {number_of[name] for name in (*names, *studies) if name in number_of}

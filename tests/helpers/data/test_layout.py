@@ -176,9 +176,3 @@ def test_the_first_of_numbered_pictures_has_no_claim_on_their_name(tmp_path):
     put(tmp_path, ["masks/a.png", "masks/a_0001.png"], "masks")
     with pytest.raises(ValueError, match="'masks/a.png' in masks belong to no image, but 'a_0000.png' need one"):
         from_folder(tmp_path)
-
-
-def test_pictures_beside_the_folder_of_images_are_told(tmp_path):
-    put(tmp_path, ["images/a.png", "Masken/a.png"])
-    with pytest.warns(UserWarning, match="left out: 'Masken/a.png', which lie beside 'images'"):
-        assert len(from_folder(tmp_path)) == 1

@@ -1,7 +1,9 @@
 """What `python -m helpers.data PATH` says of a folder and draws of it, and what `print(images)` says."""
 
 import sys
+from unittest import mock
 
+import dicom_files
 import nibabel
 import numpy as np
 import pydicom
@@ -10,7 +12,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from helpers.data import from_folder, load
+from helpers.data import ImageSet, from_folder, load, words
 from helpers.data.look import COLOURS, described, lines, main, sheet
 
 
@@ -151,7 +153,7 @@ def test_of_a_folder_at_most_so_many_are_drawn(scans, asked, share):
         drawn = [load("ultrasound", images=asked, seed=seed, **options) for seed in (1, 1, 2)]
     assert np.bincount(drawn[0].labels).tolist() == share
     assert (drawn[0].images == drawn[1].images).all() and ((drawn[0].images == drawn[2].images).all() == (asked == 900))
-    with pytest.raises(ValueError, match="images is 0; expected a positive number"), pytest.warns(UserWarning):
+    with pytest.raises(ValueError, match="images is 0; expected a whole number, 1 or more"):
         load("ultrasound", images=0, **options)
 
 
@@ -161,3 +163,81 @@ def test_volumes_of_several_sizes_are_shown_at_one(tmp_path):
     with pytest.raises(ValueError, match="give a size"):
         described(tmp_path)
     assert described(tmp_path, size=16).data.images.shape == (8, 1, 16, 16)
+
+
+def told_by(monkeypatch, *arguments) -> str:
+    """The sentence in which the command ends; "" if it does what it should."""
+    monkeypatch.setattr(sys, "argv", ["look", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as end:
+        assert str(end.code).startswith("error: ") and "\n" not in str(end.code)
+        return str(end.code)
+    return ""
+
+
+def test_the_sheet_replaces_no_scan_and_is_read_as_none(scans, monkeypatch, tmp_path_factory):
+    scan, elsewhere = scans / "normal/patient0_Meier_0.png", tmp_path_factory.mktemp("elsewhere")
+    before = scan.read_bytes()
+    for path, out in ((scans, scan), (scans, scans / "new" / "sheet.png"), (scan, scan.with_name("sheet.png"))):
+        assert "would lie among the scans" in told_by(monkeypatch, path, "--out", out)
+    monkeypatch.chdir(scans)
+    assert "the sheet 'runs/look.png' would lie among the scans in '.'" in told_by(monkeypatch, ".")
+    assert "expected a file that ends in .png" in told_by(monkeypatch, scans, "--out", elsewhere / "sheet.tif")
+    assert scan.read_bytes() == before and not (scans / "runs").exists()
+    sheet_before = elsewhere / "sheet.png"
+    sheet_before.write_bytes(b"as it was")
+    with monkeypatch.context() as broken:
+        broken.setattr(Image.Image, "save", lambda image, file, kind: file.write_bytes(b"half") and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            told_by(broken, scans, "--out", sheet_before)
+    assert sheet_before.read_bytes() == b"as it was" and list(elsewhere.iterdir()) == [sheet_before]
+    assert told_by(monkeypatch, scans, "--out", sheet_before) == "" and Image.open(sheet_before).size
+
+
+def test_of_several_series_one_is_chosen(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "sheet.png"
+    for i in range(3):
+        dicom_files.dicom(tmp_path / "own" / f"{i}.dcm", dicom_files.ramp(i), SeriesNumber=1 + (i == 2))
+    assert "holds 2 series; choose one as series=" in told_by(monkeypatch, tmp_path / "own", "--out", out)
+    assert told_by(monkeypatch, tmp_path / "own", "--series", "1", "--out", out) == ""
+    assert "images     1\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--mask-names", "a", "b"), "mask_names is ('a', 'b'), but 'own' holds no pictures or volumes; expected none"),
+        (("--classes", "a", "b"), "classes is ('a', 'b'), but 'own' holds no pictures; expected none"),
+        (("--csv", "list.csv"), "csv is 'list.csv', but 'own' holds no pictures; expected none"),
+        (("--size", "0"), "size is 0; expected a whole number, 1 or more"),
+    ],
+)
+def test_an_option_of_another_kind_of_folder_is_refused(tmp_path, monkeypatch, option, message):
+    dicom_files.stack(tmp_path / "own")
+    assert told_by(monkeypatch, tmp_path / "own", *option, "--out", tmp_path / "a.png") == f"error: {message}"
+
+
+@pytest.mark.parametrize("words", [("normal,", "abnormal"), ("normal, abnormal",), (" normal", ",abnormal,")])
+def test_commas_and_blanks_around_classes_do_not_matter(scans, monkeypatch, capsys, words):
+    assert told_by(monkeypatch, scans, "--classes", *words, "--out", scans.parent / "sheet.png") == ""
+    assert "classes    normal 6, abnormal 6" in capsys.readouterr().out
+
+
+def test_too_little_memory_is_one_sentence(scans, monkeypatch):
+    monkeypatch.setattr("helpers.data.look.assembled", mock.Mock(side_effect=MemoryError))
+    assert "needs more memory than is free; give a smaller --size" in told_by(monkeypatch, scans)
+
+
+def test_the_home_folder_is_found(scans, monkeypatch):
+    monkeypatch.setenv("HOME", str(scans.parent))
+    assert told_by(monkeypatch, f"~/{scans.name}", "--out", scans.parent / "sheet.png") == ""
+    assert "would lie among" in told_by(monkeypatch, f"~/{scans.name}", "--out", scans / "sheet.png")
+
+
+@pytest.mark.parametrize(("drawn", "said"), [(1, "<0.01 %"), (52, "0.032 %"), (40000, "24 %"), (164000, "100 %")])
+def test_what_is_drawn_is_never_none_of_the_pixels(drawn, said):
+    masks = np.zeros((1, 405, 405), np.uint8)
+    masks.ravel()[:drawn] = 1
+    own = ImageSet("own", "mr", np.zeros((1, 1, 405, 405), np.uint8), (0, 255), masks=masks)
+    assert f"masks: 1 {said} of the pixels" in words.in_words(own)

@@ -184,7 +184,10 @@ def test_palettes_that_contradict_each_other_are_refused(tmp_path, options):
     ("options", "message"),
     [
         (dict(structure=2, values={1: 1}), "structure is 2 beside values; expected one of them"),
-        (dict(structure=3, mask_names=NAMES), "structure is 3; expected 1 to 2, as mask_names has background, wall, lumen"),
+        (
+            dict(structure=3, mask_names=NAMES),
+            "structure is 3; expected 1 to 2, as mask_names has background, wall, lumen",
+        ),
         (dict(structure=9), "structure is 9, but no mask of '.*' holds it"),
     ],
 )

@@ -19,9 +19,9 @@ from helpers.data.registry import read_public
         (
             "ct",
             dict(source="folder"),
-            "source is 'folder' and data_dir ''; expected data_dir with source 'folder' only",
+            "source is 'folder' and data_dir ''; expected the path of your folder",
         ),
-        ("ct", dict(data_dir="a"), "source is 'phantom' and data_dir 'a'; expected data_dir with source 'folder' only"),
+        ("ct", dict(data_dir="a"), "source is 'phantom' and data_dir 'a'; a folder is of source 'folder' or 'public'"),
         ("oct", dict(source="sample"), "no published package ships an OCT image, so 'oct' has no sample"),
     ],
 )

@@ -69,3 +69,52 @@ def test_a_folder_without_a_path_is_refused():
 
 def test_notebooks_from_elsewhere_are_not_checked(tmp_path):
     check("mine", {"data": "anything", "data_dir": str(tmp_path)})
+
+
+@pytest.mark.parametrize("given", [{"data": "phantom"}, {}])
+@pytest.mark.parametrize("chapter", ["01_explanation", "03_transfer_learning", "08_label_budget"])
+def test_a_folder_that_nothing_would_read_is_refused(tmp_path, chapter, given):
+    notebook = repo_root() / "notebooks" / f"{chapter}.ipynb"
+    source = default_parameters(notebook)["data"] if not given else "phantom"
+    readers = " or ".join(word for word in TAKES[chapter][0] if word not in ("phantom", "sample"))
+    said = f"data is '{source}', which reads no folder, but data_dir is '{tmp_path}'; expected data {readers}$"
+    with pytest.raises(RunError, match=said):
+        check_parameters(notebook, {"data_dir": str(tmp_path), **given})
+
+
+def test_the_home_folder_is_written_out_before_a_run_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = MAKE["classes"](tmp_path / "own")
+    given = {"data": "folder", "data_dir": "~/own"}
+    check("01_explanation", given)
+    notebook = repo_root() / "notebooks" / "01_explanation.ipynb"
+    assert check_parameters(notebook, given) == given | {"data_dir": str(folder)}
+    with pytest.raises(RunError, match="data_dir is '~nobody-here', expected a whole path such as '/"):
+        check_parameters(notebook, given | {"data_dir": "~nobody-here"})
+
+
+def test_a_structure_below_0_is_refused(tmp_path):
+    given = {"data": "folder", "data_dir": str(MAKE["masks"](tmp_path / "own")), "structure": -1}
+    with pytest.raises(RunError, match="08_label_budget: structure is -1; expected a whole number, 0 or more"):
+        check_parameters(repo_root() / "notebooks" / "08_label_budget.ipynb", given)
+
+
+def test_a_class_that_is_named_twice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"classes names 'normal' twice \(normal, normal\); expected it once"):
+        check(
+            "01_explanation",
+            {"data": "folder", "data_dir": str(MAKE["classes"](tmp_path / "own")), "classes": "normal, normal"},
+        )
+
+
+def test_of_one_patient_the_images_are_counted_as_a_split_divides_them(tmp_path):
+    folder = MAKE["classes"](tmp_path / "own", abnormal=4)
+    for file in sorted(folder.rglob("*.png")):
+        file.rename(file.with_name(f"patient_2024_{file.name}"))
+    given = {"data": "folder", "data_dir": str(folder)}
+    check("01_explanation", given)
+    with pytest.raises(ValueError, match="class 'abnormal' of 'own' has 4 images; chapter 07 needs 5"):
+        check("07_domain_knowledge", given)
+    next((folder / "abnormal").iterdir()).rename(folder / "abnormal" / "patient_7.png")
+    with pytest.raises(ValueError, match="class 'normal' of 'own' has 1 patient; chapter 01 needs 3"):
+        check("01_explanation", given)
