@@ -21,14 +21,20 @@ FEWEST = 3  # of a class: one a part of a split
 SIDE = 32  # pixels of a fingerprint
 
 
-def fits_memory(root: Path, bytes_an_image: int, count: int, done: int) -> None:
-    """Raises ValueError if the free memory does not hold the images that are still to be read, and a copy of all."""
-    need, free = bytes_an_image * (2 * count - done) / 1e9, psutil.virtual_memory().available / 1e9
+def fits_memory(root: Path, bytes_of_one: int, count: int, done: int, kind: str = "images") -> None:
+    """Raises ValueError if the free memory does not hold what is still to be read, and a copy of all."""
+    need, free = bytes_of_one * (2 * count - done) / 1e9, psutil.virtual_memory().available / 1e9
     if need > free:
         raise ValueError(
-            f"the {count} images of '{root.name}' need {need:.1f} GB more memory, {free:.1f} are free; "
-            "give a smaller size, or name a part of them in a CSV"
+            f"the {count} {kind} of '{root.name}' need {need:.1f} GB more memory, {free:.1f} are free; "
+            "give a smaller size, or fewer of them"
         )
+
+
+def levels(array: np.ndarray) -> int:
+    """How many different values there are, or some number above `FEW`."""
+    part = len(np.unique(array.ravel()[::61]))
+    return part if part > FEW else len(np.unique(array))
 
 
 def fingerprint(image: np.ndarray) -> np.ndarray:

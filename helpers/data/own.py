@@ -14,7 +14,7 @@ import numpy as np
 from helpers.data import checks
 from helpers.data.image_set import ImageSet
 from helpers.data.readers.masks import Meaning, is_noisy, meaning, read_labels, read_mask, read_scribbles
-from helpers.data.readers.names import Found, find
+from helpers.data.readers.names import Found, find, given_names
 from helpers.data.readers.pictures import as_image, header, pixels_of, range_used
 from helpers.data.readers.volumes import span
 from helpers.data.resample import FILL, LETTERBOXED, letterbox, stack
@@ -76,8 +76,8 @@ def from_folder(
     ValueError for a folder without images, an image without a class where others have one, an unreadable file, images
     of several sizes where `size` is not given, a mask that does not fit, and more than the memory holds.
     """
-    found = find(data_dir, csv=csv, classes=classes)
-    read, prints, means = [], [], meaning(found.maps, mask_names, values, structure)
+    found, names = find(data_dir, csv=csv, classes=classes), given_names("mask_names", mask_names)
+    read, prints, means = [], [], meaning(found.maps, names, values, structure)
     for i in range(len(found.files)):
         one = picture(found, i, means, colour=colour, scaled=scaled)
         prints.append(checks.fingerprint(one.image))
@@ -130,15 +130,9 @@ def picture(found: Found, i: int, means: Meaning, *, colour=False, scaled=True) 
         values=present,
         sizes=np.bincount(mask.ravel()).tolist(),
         corners=bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all()),
-        levels=_levels(pixels),
+        levels=checks.levels(pixels),
         turned=any(header(file).turned != header(one).turned for one in drawings),
     )
-
-
-def _levels(pixels: np.ndarray) -> int:
-    """How many different values there are; a lower bound above `FEW` where a part of the pixels shows that many."""
-    part = len(np.unique(pixels.ravel()[::61]))
-    return part if part > checks.FEW else len(np.unique(pixels))
 
 
 def _merged(kind: str, files: list[Path], image: Path, page, shape, means: Meaning) -> tuple[np.ndarray, list]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.misc import is_dicom
 
+from helpers.data import checks
 from helpers.data.fetch import cache_dir
 from helpers.data.image_set import ImageSet
 from helpers.data.options import check_options, check_whole, folder_of
@@ -164,11 +165,13 @@ def own(folder: Path, size: int | None, options: dict) -> ImageSet:
 def _volumes(folder: Path, size: int | None, options: dict) -> ImageSet:
     """The volumes of a folder with their masks; of one patient where names hold `patient` and the same number."""
     volumes, maps = volumes_in(folder, tuple(VOLUMES))
-    read = [
-        _read(VOLUMES[volume.suffix.lower()], volume, size, own_maps | options)
-        for volume, own_maps in zip(volumes, maps, strict=True)
-    ]
-    check_together(folder, volumes, read)
+    read, levels = [], []
+    for volume, own_maps in zip(volumes, maps, strict=True):
+        one = _read(VOLUMES[volume.suffix.lower()], volume, None, own_maps | options)
+        levels.append(checks.levels(one.images))  # before a resize makes more of them
+        read.append(one if size is None else letterboxed(one, size))
+        checks.fits_memory(folder, read[-1].images.nbytes, len(volumes), len(read), "volumes")
+    check_together(folder, volumes, read, levels)
     if len(read) == 1:
         return read[0]
     patients = patients_in(folder, volumes)

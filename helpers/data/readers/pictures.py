@@ -6,6 +6,7 @@ import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")  # modes that are taken as
 BEYOND_8_BITS = GREY[2:]
 REDUCED, TRANSPARENCY = 1, 4  # bits of a TIFF page that is no picture of its own (NewSubfileType)
 BITS = (8, 10, 12, 14, 16)  # what a camera may fill of 16 bits
-ORIENTATION, BITS_A_SAMPLE = 274, 258  # tags of EXIF and TIFF
+# Tags of EXIF and TIFF. Of the extra samples 1 and 2 are alpha; of the formats 2 is signed.
+ORIENTATION, BITS_A_SAMPLE, SAMPLES, EXTRA, FORMAT = 274, 258, 277, 338, 339
 
 
 @dataclass(frozen=True)
@@ -95,21 +97,21 @@ def opened(file: Path, page: int | None = None) -> Image.Image:
     """The decoded picture, turned upright as its EXIF says; a TIFF of 16 bits in which 0 is white is inverted.
 
     page: which of several. Raises ValueError for what cannot be read, for more pixels than Pillow takes to be safe, for
-    16 bits in each of several channels, and for several pages where none is chosen.
+    channels or bits that Pillow misreads, and for several pages where none is chosen.
     """
     # A stream, not the path: of a file that it maps into memory, Pillow 13 mixes up the pixels of a turned TIFF.
     with _decoding(file), file.open("rb") as stream, Image.open(stream) as image:
-        pages = _pages(image)
+        pages = _pages_of(file, file.stat().st_mtime_ns, file.stat().st_size)
         image.seek(pages[min(page or 0, len(pages) - 1)])
-        deep = _is_cut(image)
+        misread = _misread(image)
         image.load()
         inverted, bits = _zero_is_white(image)
         upright = ImageOps.exif_transpose(image)
     if page is None and len(pages) > 1 or page is not None and page >= len(pages):
         expected = "one" if page is None else f"more than {page}"
         raise ValueError(f"'{file}' has {len(pages)} page{'s' * (len(pages) > 1)}; expected {expected}")
-    if deep:
-        raise ValueError(f"'{file}' has several channels of 16 bits; expected 8 bits a channel, or one channel of 16")
+    if misread:
+        raise ValueError(f"'{file}' has {misread}")
     if inverted and upright.mode not in ("I;16", "I;16L", "I;16B"):
         raise ValueError(f"'{file}' says that 0 is white, of values of mode {upright.mode}; expected 8 or 16 bits")
     return Image.fromarray(2**bits - 1 - np.asarray(upright).astype(np.uint16)) if inverted else upright
@@ -117,8 +119,8 @@ def opened(file: Path, page: int | None = None) -> Image.Image:
 
 def page_count(file: Path) -> int:
     """How many full pictures a file holds: more than one in stacks only. Raises ValueError for an unreadable file."""
-    with _decoding(file), Image.open(file) as image:
-        return len(_pages(image))
+    with _decoding(file):
+        return len(_pages_of(file, file.stat().st_mtime_ns, file.stat().st_size))
 
 
 @contextmanager
@@ -159,16 +161,18 @@ def range_used(smallest: float, largest: float) -> tuple[int, int]:
     return 65536 - next(2**bits for bits in BITS if 65535 - smallest < 2**bits), 65535
 
 
-def _pages(image: Image.Image) -> list[int]:
+@lru_cache(maxsize=4096)  # a stack of many pages is opened once for each
+def _pages_of(file: Path, changed: int, size: int) -> list[int]:
     """The full pictures of a file: not the smaller levels of a pyramid, nor what a phone adds to a JPEG."""
-    if image.format != "TIFF":
-        return list(range(1 if image.format == "MPO" else getattr(image, "n_frames", 1)))
-    full = []
-    for page in range(image.n_frames):
-        image.seek(page)
-        if not image.tag_v2.get(254, 0) & (REDUCED | TRANSPARENCY):
-            full.append(page)
-    return full or [0]
+    with Image.open(file) as image:
+        if image.format != "TIFF":
+            return list(range(1 if image.format == "MPO" else getattr(image, "n_frames", 1)))
+        full = []
+        for page in range(image.n_frames):
+            image.seek(page)
+            if not image.tag_v2.get(254, 0) & (REDUCED | TRANSPARENCY):
+                full.append(page)
+        return full or [0]
 
 
 def _zero_is_white(image: Image.Image) -> tuple[bool, int]:
@@ -177,12 +181,17 @@ def _zero_is_white(image: Image.Image) -> tuple[bool, int]:
     return tags.get(262) == 0 and image.mode in BEYOND_8_BITS, tags.get(258, (8,))[0]
 
 
-def _is_cut(image: Image.Image) -> bool:
-    """Whether Pillow keeps 8 of the bits of each channel only: it has no modes for colours of 16."""
-    if image.mode in GREY:
-        return False
-    stored = getattr(image, "tag_v2", {}).get(BITS_A_SAMPLE, ()) if image.format == "TIFF" else ()
-    return max(stored, default=8) > 8 or any(";16" in str(tile[3]) for tile in image.tile)
+def _misread(image: Image.Image) -> str:
+    """What Pillow would read as something else, and what is expected; empty if all is well."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    bits = max(tags.get(BITS_A_SAMPLE, ()), default=8)
+    if image.mode not in GREY and (bits > 8 or any(";16" in str(tile[3]) for tile in image.tile)):
+        return "several channels of 16 bits; expected 8 bits a channel, or one channel of 16"
+    if bits == 8 and 2 in tags.get(FORMAT, ()):
+        return "8 bits with a sign; expected them without, or 16 bits"
+    if tags.get(SAMPLES) == 2 and not {1, 2} & set(tags.get(EXTRA, ())):
+        return "two channels, none of them alpha; expected one or three"
+    return ""
 
 
 def _why(error: Exception) -> str:

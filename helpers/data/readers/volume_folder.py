@@ -6,8 +6,6 @@ import hashlib
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 from helpers.data.image_set import ImageSet
 from helpers.data.readers.files import some
 from helpers.data.readers.layout import divided, paired
@@ -39,13 +37,12 @@ def volumes_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], lis
     return volumes, options
 
 
-def check_together(folder: Path, volumes: list[Path], read: list[ImageSet]) -> None:
-    """Tells of copies, and of volumes that do not say where left is.
+def check_together(folder: Path, volumes: list[Path], read: list[ImageSet], levels: list[int]) -> None:
+    """Tells of copies, and of volumes that do not say where left is; levels: how many values each has as stored.
 
     Raises ValueError for a volume that holds labels among others that do not, and for one with moments among such.
     """
-    values = [len(np.unique(one.images)) if one.images.dtype.kind in "iu" else FEW for one in read]
-    if strays := [file for file, count in zip(volumes, values, strict=True) if count < FEW <= max(values)]:
+    if strays := [file for file, count in zip(volumes, levels, strict=True) if 1 < count < FEW <= max(levels)]:
         raise ValueError(
             f"{some(strays, folder)}: fewer than {FEW} different values, as a mask has, but of no image's name; "
             "expected NAME_mask beside NAME, or a folder masks"

@@ -223,3 +223,29 @@ def test_a_picture_that_is_transparent_everywhere_is_refused(tmp_path):
     Image.fromarray(np.dstack([BAND] * 3 + [BAND * 0])).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="a.png' is transparent everywhere; expected a picture that can be seen"):
         from_folder(tmp_path)
+
+
+def test_bits_with_a_sign_are_refused(tmp_path):
+    Image.new("L", (4, 4), 200).save(tmp_path / "a.tif", tiffinfo=tagged(_339=2))
+    with pytest.raises(ValueError, match="a.tif' has 8 bits with a sign; expected them without, or 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_second_channel_that_is_no_alpha_is_refused(tmp_path):
+    Image.new("LA", (4, 4), (200, 100)).save(tmp_path / "a.tif")
+    extra = [struct.pack("<HHLHH", 338, 3, 1, meaning, 0) for meaning in (2, 0)]  # alpha, or whatever
+    assert (tmp_path / "a.tif").read_bytes().count(extra[0]) == 1 and read_image(tmp_path / "a.tif").max() < 0.8
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes().replace(*extra))
+    with pytest.raises(ValueError, match="a.tif' has two channels, none of them alpha; expected one or three"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_stack_is_looked_through_once(tmp_path, monkeypatch):
+    pages = [Image.fromarray(np.full((4, 4), i, np.uint8)) for i in range(9)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    sought, seek = [], TiffImagePlugin.TiffImageFile.seek
+    monkeypatch.setattr(
+        TiffImagePlugin.TiffImageFile, "seek", lambda image, page: (sought.append(page), seek(image, page))[1]
+    )
+    data = from_folder(tmp_path, scaled=False)
+    assert data.images[:, 0, 0, 0].tolist() == list(range(9)) and len(sought) <= 9 * 3

@@ -1,7 +1,10 @@
 """One call for all sources, and the catalogue of what there is."""
 
+from types import SimpleNamespace
+
 import nibabel
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -187,7 +190,23 @@ def test_masks_of_volumes_are_found_in_layouts_of_the_field(tmp_path, image, mas
 
 def test_a_volume_of_labels_is_no_image(tmp_path):
     labelled(tmp_path, "a.nii", "b.nii")
-    with pytest.raises(ValueError, match="'b.nii': fewer than 16 different values, as a mask has, but of no image's"):
+    for size in (None, 9):  # a resize makes more values of two
+        with pytest.raises(ValueError, match="'b.nii': fewer than 16 different values, as a mask has, but of no image"):
+            load("mr", source="folder", data_dir=str(tmp_path), size=size)
+
+
+def test_an_empty_volume_is_no_mask(tmp_path):
+    labelled(tmp_path, "a.nii", "a_seg.nii")
+    for name in ("b.nii", "b_seg.nii"):
+        nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 4), np.int16), np.eye(4)), tmp_path / name)
+    assert len(load("mr", source="folder", data_dir=str(tmp_path))) == 8
+
+
+def test_more_volumes_than_the_memory_holds_are_refused(tmp_path, monkeypatch):
+    for name in "abc":
+        labelled(tmp_path, f"{name}.nii", f"{name}_seg.nii")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    with pytest.raises(ValueError, match="the 3 volumes of '.*' need 0.0 GB more memory, 0.0 are free"):
         load("mr", source="folder", data_dir=str(tmp_path))
 
 
