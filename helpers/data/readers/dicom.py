@@ -132,7 +132,9 @@ def _series(root: Path, series: int | None, notes: list[str]) -> list[Path]:
     keys = sorted(found)
     known = ", ".join(f"{i} ({key[2]}, {len(found[key])} files)" for i, key in enumerate(keys))
     if series is None and len(keys) > 1:
-        raise ValueError(f"'{root.name}' holds {len(keys)} series; choose one as series=, or move the others to another folder: {known}")
+        raise ValueError(
+            f"'{root.name}' holds {len(keys)} series; choose one as series=, or move the others elsewhere: {known}"
+        )
     if not 0 <= (series or 0) < len(keys):
         raise ValueError(f"series is {series}; expected one of {known}")
     return found[keys[series or 0]]
