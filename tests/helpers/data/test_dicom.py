@@ -132,7 +132,8 @@ def test_several_series_are_listed_and_chosen(tmp_path):
     with pytest.raises(ValueError) as error:
         from_dicom(tmp_path)
     assert str(error.value) == (
-        f"'{tmp_path.name}' holds 2 series; choose one as series=, or move the others elsewhere: 0 (CT, 1 files), 1 (CT, 4 files)"
+        f"'{tmp_path.name}' holds 2 series; choose one as series=, or move the others elsewhere: "
+        "0 (CT, 1 files), 1 (CT, 4 files)"
     )
     assert len(from_dicom(tmp_path, series=0)) == 1 and len(from_dicom(tmp_path, series=1)) == 4
     with pytest.raises(ValueError, match=r"series is 2; expected one of 0 \(CT, 1 files\), 1"):
