@@ -1,1 +1,1 @@
-"""Two commands over `helpers.data`: `fetch` brings and verifies images, `prepare` computes once what chapters take."""
+"""Two commands: `fetch` brings and verifies images and weights, `prepare` computes once what chapters take."""

@@ -38,50 +38,102 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: tokens (N, T, D) exchange, then each is worked on by itself."""
+    """Pre-norm transformer block: tokens (N, T, D) exchange, then each is worked on by itself.
 
-    def __init__(self, dim: int, *, heads: int):
+    layer_scale: if given, each of the two changes is multiplied by learned numbers, one a channel, that start there.
+    Source: Touvron et al., Going deeper with image transformers, ICCV 2021, Eq. 4 (0.1 for up to 18 blocks).
+    """
+
+    def __init__(self, dim: int, *, heads: int, layer_scale: float | None = None):
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(dim), SelfAttention(dim, heads=heads)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.scales = None if layer_scale is None else nn.Parameter(torch.full((2, dim), float(layer_scale)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        first, second = (1, 1) if self.scales is None else self.scales
+        x = x + first * self.attention(self.norm1(x))
+        return x + second * self.mlp(self.norm2(x))
 
 
 class ViT(nn.Module):
-    """Vision transformer: square patches as tokens, fixed sine positions, blocks, the mean of the tokens, a classifier.
+    """Vision transformer: square patches as tokens, positions, blocks, one token or the mean of all, a classifier.
 
-    rollout(images): how much each patch takes part in the mean, (N, h, w), see there. Images (N, C, H, W).
-    Source: Dosovitskiy et al., ICLR 2021; positions and mean as in Beyer, Zhai and Kolesnikov, arXiv 2205.01580.
+    Images are (N, C, H, W), or (N, 1, H, W), whose channel is repeated; the patch divides H and W.
+    positions: sines, or numbers that are learned, of the size / patch places a side; for other sizes in between.
+    class_token: a token of no place, the first, from which the classifier reads; without it, it reads the mean.
+    features(images): what the classifier gets, (N, D). rollout(images): how much each patch takes part in that.
+    Raises ValueError for other images.
+    Source: Dosovitskiy et al., ICLR 2021; sines and mean as in Beyer, Zhai and Kolesnikov, arXiv 2205.01580.
     """
 
-    def __init__(self, *, size: int, patch: int, in_channels: int, classes: int, dim: int, depth: int, heads: int):
+    def __init__(
+        self,
+        *,
+        size: int,
+        patch: int,
+        in_channels: int,
+        classes: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        class_token: bool = False,
+        learned_positions: bool = False,
+        layer_scale: float | None = None,
+    ):
         super().__init__()
-        self.size = size
         self.patches = nn.Conv2d(in_channels, dim, patch, stride=patch)
-        self.register_buffer("positions", sine_positions(size // patch, dim))
-        self.blocks = nn.ModuleList(Block(dim, heads=heads) for _ in range(depth))
+        positions = sine_positions(size // patch, dim)
+        if learned_positions:
+            self.positions = nn.Parameter(positions)
+        else:
+            self.register_buffer("positions", positions)
+        self.class_token = nn.Parameter(torch.zeros(1, dim)) if class_token else None
+        self.blocks = nn.ModuleList(Block(dim, heads=heads, layer_scale=layer_scale) for _ in range(depth))
         self.norm, self.classifier = nn.LayerNorm(dim), nn.Linear(dim, classes)
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] != self.patches.in_channels or shape[2:] != (self.size, self.size):
-            expected = f"(N, {self.patches.in_channels}, {self.size}, {self.size})"
-            raise ValueError(f"images are {shape}; expected {expected}")
-        return self.patches(images).flatten(2).transpose(1, 2) + self.positions  # (N, T, D)
+        h, w = self.grid(images)
+        x = self.patches(images.expand(-1, self.patches.in_channels, -1, -1))  # (N, D, h, w)
+        x = x.flatten(2).transpose(1, 2) + self.positions_of(h, w)  # (N, h·w, D)
+        if self.class_token is None:
+            return x
+        return torch.cat([self.class_token.expand(len(x), 1, -1), x], 1)  # (N, 1 + h·w, D)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def grid(self, images: torch.Tensor) -> tuple[int, int]:
+        """How many patches an image is high and wide."""
+        shape, patch, channels = tuple(images.shape), self.patches.kernel_size[0], self.patches.in_channels
+        if len(shape) != 4 or shape[1] not in (1, channels) or any(side < patch or side % patch for side in shape[2:]):
+            raise ValueError(f"images are {shape}; expected (N, {channels}, H, W), H and W multiples of {patch}")
+        return shape[2] // patch, shape[3] // patch
+
+    def positions_of(self, h: int, w: int) -> torch.Tensor:
+        """Positions of h by w patches, (h·w, D): bicubic between those that there are."""
+        side = round(len(self.positions) ** 0.5)
+        if (h, w) == (side, side):
+            return self.positions
+        known = self.positions.T.view(1, -1, side, side)  # (1, D, side, side)
+        return F.interpolate(known, size=(h, w), mode="bicubic")[0].flatten(1).T
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         x = self.tokens(images)
         for block in self.blocks:
             x = block(x)
-        return self.classifier(self.norm(x).mean(1))
+        x = self.norm(x)
+        return x.mean(1) if self.class_token is None else x[:, 0]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(images))
+
+    def stages(self) -> list[list[str]]:
+        """Names of the parts before the classifier, those that belong together in one list, from input to output."""
+        names = [["patches"], *([f"blocks.{i}"] for i in range(len(self.blocks)))]
+        return [*names[:-1], [*names[-1], "norm"]]
 
     @torch.inference_mode()
     def rollout(self, images: torch.Tensor) -> torch.Tensor:
-        """Attention rollout: the product over blocks of ½ (mean over heads + identity), mean over the tokens.
+        """Attention rollout, (N, h, w): the product over blocks of ½ (mean over heads + identity), read as `features`.
 
         Source: Abnar and Zuidema, Quantifying attention flow in transformers, ACL 2020, Eq. 1.
         """
@@ -91,8 +143,8 @@ class ViT(nn.Module):
         for block in self.blocks:
             flow = (block.attention.weights(block.norm1(x)).mean(1) + same) / 2 @ flow
             x = block(x)
-        side = round(x.shape[1] ** 0.5)
-        return flow.mean(1).view(len(x), side, side)
+        h, w = self.grid(images)
+        return (flow.mean(1) if self.class_token is None else flow[:, 0, 1:]).view(len(x), h, w)
 
 
 def vit(
@@ -104,6 +156,9 @@ def vit(
     dim: int = 32,
     depth: int = 4,
     heads: int = 4,
+    class_token: bool = False,
+    learned_positions: bool = False,
+    layer_scale: float | None = None,
     seed: int = 0,
 ) -> ViT:
     """ViT with freshly initialised weights; `model.config` holds the arguments. The defaults have 53,000 parameters.
@@ -112,11 +167,15 @@ def vit(
     """
     if patch < 1 or size < 1 or size % patch:
         raise ValueError(f"size is {size} and patch {patch}; expected positive numbers, size divisible by patch")
-    arguments = dict(
-        size=size, patch=patch, in_channels=in_channels, classes=classes, dim=dim, depth=depth, heads=heads
-    )
-    model = init_weights(ViT(**arguments), np.random.default_rng(seed))
-    model.config = {**arguments, "seed": seed}
+    shape = dict(size=size, patch=patch, in_channels=in_channels, classes=classes, dim=dim, depth=depth, heads=heads)
+    more = dict(class_token=class_token, learned_positions=learned_positions, layer_scale=layer_scale)
+    model, rng = ViT(**shape, **more), np.random.default_rng(seed)
+    for layer in model.modules():  # positions and scales start as they are made
+        if not [*layer.children()]:
+            init_weights(layer, rng)
+    if model.class_token is not None:
+        model.class_token.data = torch.from_numpy(rng.normal(scale=0.02, size=(1, dim)).astype(np.float32))
+    model.config = {**shape, **more, "seed": seed}
     return model
 
 
