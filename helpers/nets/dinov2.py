@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from helpers.data.download import unwritable
@@ -115,9 +115,9 @@ def prepare() -> dict[str, Tensor]:
     state = converted({name: torch.tensor(array) for name, array in arrays.items()})
     partial = file.with_suffix(f".{os.getpid()}.partial")
     try:
-        save_file(state, partial)
+        partial.write_bytes(save(state))
         partial.replace(file)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         warnings.warn(f"the weights are not kept: {unwritable(file.parent, error)}", stacklevel=2)
     return state
 

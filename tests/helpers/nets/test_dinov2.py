@@ -189,7 +189,7 @@ def test_weights_that_cannot_be_kept_are_used(made_up, monkeypatch):
     def full(*_):
         raise OSError(28, "no space left")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(module, "save", full)
     with pytest.warns(UserWarning, match="the weights are not kept: cannot write to .*: the disk is full"):
         assert equals(vit_s14_saliency(depth=3))
 
