@@ -22,7 +22,7 @@ MACHINERY = {"runs"}
 # One name for one thing that is there twice: a phantom and the real sample of a modality, an array and a tensor.
 SAME_MEANING = {"chest_views", "ct", "fundus", "histology", "letterbox", "main", "mr", "ultrasound"}
 LONGEST = 300  # lines of a module
-BUDGET = 4680  # lines of `helpers` without `data` and the machinery
+BUDGET = 5120  # lines of `helpers` without `data` and the machinery
 
 
 def modules(root: Path) -> dict[str, ast.Module]:
