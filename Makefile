@@ -46,7 +46,7 @@ test: check prepared  ## everything: check, each notebook again with its claims,
 check: samples $(COMPILED)  ## the fast part, for every commit: ruff and the tests of the code
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
-	$(IN)/python -m pytest -q -n $(WORKERS) --dist loadscope tests --ignore tests/whole
+	OMP_NUM_THREADS=1 $(IN)/python -m pytest -q -n $(WORKERS) --dist loadscope tests --ignore tests/whole
 
 look: $(INSTALLED)  ## what is understood of a folder of scans: make look DATA=PATH
 	@test -n "$(DATA)" || { echo 'say which folder: make look DATA=PATH'; exit 2; }
