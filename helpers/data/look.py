@@ -22,9 +22,10 @@ from helpers.data.options import check_options, check_whole
 from helpers.data.own import assembled, boxed, from_folder, picture
 from helpers.data.readers.files import some
 from helpers.data.readers.masks import meaning
-from helpers.data.readers.names import at_home, find, given_names
+from helpers.data.readers.names import at_home, find, folders_of, given_names
 from helpers.data.resample import letterboxed
 from helpers.data.sources import kinds_of, own
+from helpers.data.takes import held, takers
 
 TILE, MOST = 128, 48  # pixels of an image on the sheet, and how many of them
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito
@@ -33,13 +34,18 @@ TINY = 4  # pixels of a class that may be a slip of the hand
 
 @dataclass
 class Seen:
-    """A set with what only its files tell: formats, sizes in pixels, pixels of each class, and what is suspicious."""
+    """A set with what only its files tell: formats, sizes in pixels, pixels of each class, and what is suspicious.
+
+    folders: images in each folder, where these may be classes. chapters: the numbers of those that take it as it is.
+    """
 
     data: ImageSet
     formats: str
     sizes: list[tuple[int, int]]
     pixels: np.ndarray | None
     suspicious: list[str] = field(default_factory=list)
+    folders: dict[str, int] = field(default_factory=dict)
+    chapters: list[str] = field(default_factory=list)
 
 
 def described(path: Path, *, size: int | None = None, **options) -> Seen:
@@ -63,6 +69,8 @@ def described(path: Path, *, size: int | None = None, **options) -> Seen:
             formats = ", ".join(f"{len(files)} files of {kind}" for kind, files in kinds.items()) or "one file"
             seen = Seen(data, formats, [data.images.shape[2:]] * len(data), _pixels_of_masks(data))
     seen.suspicious = [*dict.fromkeys(str(one.message) for one in told), *seen.suspicious]
+    if kinds and not options.get("csv"):  # which no chapter takes
+        seen.chapters = [name[:2] for name in takers(held(path, options.get("classes", ())))]
     return seen
 
 
@@ -84,6 +92,7 @@ def _pictures(root: Path, csv, classes: tuple[str, ...], names: tuple[str, ...])
     data = assembled(found, read, means, size=None)
     formats = Counter(file.suffix[1:].upper() for file in dict.fromkeys(found.files))
     seen = Seen(data, ", ".join(f"{count} {name}" for name, count in formats.items()), [p.shape for p in read], None)
+    seen.folders = folders_of(found)
     seen.suspicious = [*bad, *checks.suspicions(data, found, read, prints, means)]
     if data.masks is not None:
         classes = max(len(data.mask_names), *(len(p.sizes) for p in read))
@@ -108,8 +117,7 @@ def lines(seen: Seen) -> list[str]:
     low, high = data.value_range
     size = " to ".join(f"{h}×{w}" for h, w in dict.fromkeys((shapes[0], shapes[-1])))
     alone = data.patients is None or len(np.unique(data.patients)) == 1
-    several = f", {len(shapes)} sizes: give a size to read them together" * (len(shapes) > 1)
-    classes = "unknown; folders named normal and abnormal tell, or classes="
+    several = f", {len(shapes)} sizes: chapters bring them to one" * (len(shapes) > 1)
     found = [
         f"files      {seen.formats}",
         f"images     {len(data)}" + f", volumes: {len(np.unique(data.volumes))}" * (data.volumes is not None),
@@ -117,11 +125,20 @@ def lines(seen: Seen) -> list[str]:
         f"values     {data.images.min():g} to {data.images.max():g}; {low:g} is shown black, {high:g} white",
         f"spacing    {_spacing(data)}",
         f"patients   {words.patients_in_words(data)}" + "; a split goes by image" * alone,
-        f"classes    {classes if data.labels is None else words.classes_in_words(data)}",
+        f"classes    {_unknown(seen.folders) if data.labels is None else words.classes_in_words(data)}",
     ]
     found += [f"masks      {line}" for line in _masks(seen)]
     found += [f"read so    {step}" for step in data.steps]
-    return found + [f"look at    {sentence}" for sentence in seen.suspicious or ["nothing suspicious"]]
+    found += [f"look at    {sentence}" for sentence in seen.suspicious or ["nothing suspicious"]]
+    return found + [f"chapters   {', '.join(seen.chapters)} take it as it is"] * bool(seen.chapters)
+
+
+def _unknown(folders: dict[str, int]) -> str:
+    """That there are no classes, and what to say if the folders are some."""
+    if len(folders) < 2:
+        return "unknown; folders named normal and abnormal tell, or --classes"
+    there = ", ".join(f"{name} {count}" for name, count in folders.items())
+    return f'unknown; if the folders are classes ({there}): --classes "{", ".join(folders)}", the one to detect last'
 
 
 def _spacing(data: ImageSet) -> str:

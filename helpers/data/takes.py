@@ -9,7 +9,7 @@ import numpy as np
 
 from helpers.data.options import check_whole
 from helpers.data.readers.layout import divided
-from helpers.data.readers.names import at_home, find
+from helpers.data.readers.names import at_home, find, folders_of
 from helpers.data.sources import VOLUMES, kinds_of
 
 KINDS = {
@@ -89,7 +89,12 @@ def _check_kind(chapter: str, folder: Path, classes: str, kinds: tuple[str, ...]
         if {"classes", "more classes"} & set(here):
             _enough(chapter, folder, classes)
         return
-    others = [name[:2] for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
+    if here == ("pictures",) and "classes" in kinds and len(folders := _folders(folder)) > 1:
+        raise ValueError(
+            f"chapter {chapter[:2]} takes pictures in classes; if the folders {', '.join(folders)} of '{folder.name}' "
+            f'are classes, say -p classes "{", ".join(folders)}", the one to detect last'
+        )
+    others = [name[:2] for name in takers(here)]
     chapters = (
         f"chapters {', '.join(others[:-1])} and {others[-1]} take" if others[1:] else f"chapter {others[0]} takes"
     )
@@ -98,6 +103,17 @@ def _check_kind(chapter: str, folder: Path, classes: str, kinds: tuple[str, ...]
         f"chapter {chapter[:2]} takes {needs}; '{folder.name}' holds "
         f"{' and '.join(KINDS[kind] for kind in here)}, which {chapters}"
     )
+
+
+def takers(here: tuple[str, ...]) -> list[str]:
+    """The chapters that take a folder of what `held` gives."""
+    return [name for name, (_, taken) in TAKES.items() if set(here) & set(taken)]
+
+
+def _folders(folder: Path) -> dict[str, int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return folders_of(find(folder))
 
 
 def _enough(chapter: str, folder: Path, classes: str) -> None:

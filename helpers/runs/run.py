@@ -47,7 +47,23 @@ class Run:
 
     def __repr__(self) -> str:
         state = "claims are checked" if self.checked else "claims are reported, not checked, for these parameters"
-        return f"{self.notebook}: profile {self.profile}, seed {self.seed}, on {self.device.type}; {state}"
+        said = [
+            f"{self.notebook}: profile {self.profile}, seed {self.seed}, on {self.device.type}; {state}",
+            *self._notes(),
+        ]
+        return "\n".join(said)
+
+    def _notes(self) -> list[str]:
+        """What a reader of this run must know before the first figure."""
+        notes = []
+        if self.profile == "smoke":
+            notes.append("Profile smoke only shows that every cell runs: read no number and no map of it.")
+        if self.params.get("data") == "folder":
+            notes.append(
+                "This run reads your folder. Every 'What we see', and what is marked recorded, tells of the book's own "
+                "images, not of yours. Lines that begin with · test the book: skip them."
+            )
+        return notes
 
     def pick(self, *, smoke, teach, full):
         """The value that belongs to this run's profile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -85,6 +86,13 @@ def given_names(option: str, given) -> tuple[str, ...]:
     if twice := [name for name, form in zip(names, forms, strict=True) if forms.count(form) > 1]:
         raise ValueError(f"{option} names '{twice[-1]}' twice ({', '.join(names)}); expected it once")
     return names
+
+
+def folders_of(found: Found) -> dict[str, int]:
+    """How many images lie in each of the topmost folders, {} if one lies in none: names that may be classes."""
+    base = found.root / "images" if (found.root / "images").is_dir() else found.root
+    parts = [file.relative_to(base).parts for file in found.files]
+    return {} if any(len(part) < 2 for part in parts) else dict(Counter(part[0] for part in parts))
 
 
 def _beside(root: Path, base: Path, used: set[Path]) -> None:

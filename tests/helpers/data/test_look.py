@@ -44,7 +44,7 @@ def test_a_folder_of_pictures_is_described(scans):
     for line in (
         "files      12 PNG",
         "images     12",
-        "size       40×60 to 50×60 pixels (rows×columns), 2 sizes: give a size to read them together",
+        "size       40×60 to 50×60 pixels (rows×columns), 2 sizes: chapters bring them to one",
         "spacing    unknown",
         "patients   6",
         "classes    normal 6, abnormal 6",
@@ -53,6 +53,7 @@ def test_a_folder_of_pictures_is_described(scans):
         "read so    masks hold 0, 255: all but 0 is lesion",
         "look at    no masks for 'abnormal/patient5_Meier_11.png', 'normal/patient5_Meier_10.png': taken as empty",
         "look at    masks of 'abnormal/patient2_Meier_5.png' have a class of fewer than 4 pixels",
+        "chapters   00, 01, 04, 05, 06, 07, 08 take it as it is",
     ):
         assert line in told, told
 
@@ -241,3 +242,17 @@ def test_what_is_drawn_is_never_none_of_the_pixels(drawn, said):
     masks.ravel()[:drawn] = 1
     own = ImageSet("own", "mr", np.zeros((1, 1, 405, 405), np.uint8), (0, 255), masks=masks)
     assert f"masks: 1 {said} of the pixels" in words.in_words(own)
+
+
+def test_folders_that_may_be_classes_are_named_with_what_to_say(tmp_path):
+    for i in range(6):
+        file = tmp_path / ("benign", "malignant")[i % 2] / f"{i}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (16, 16), dtype=np.uint8)).save(file)
+    told = "\n".join(lines(described(tmp_path)))
+    assert (
+        'if the folders are classes (benign 3, malignant 3): --classes "benign, malignant", the one to detect' in told
+    )
+    assert "chapters   00 take it as it is" in told
+    named = "\n".join(lines(described(tmp_path, classes="benign, malignant")))
+    assert "classes    benign 3, malignant 3" in named and "chapters   00, 01, 04" in named

@@ -1,8 +1,9 @@
 """What a folder holds, and which chapters say that they take it."""
 
 import nbformat
+import numpy as np
 import pytest
-from own_folders import MAKE, NEEDED
+from own_folders import MAKE, NEEDED, save
 
 from helpers.data.takes import KINDS, LEAST, TAKES, check, held
 from helpers.runs import repo_root
@@ -118,3 +119,11 @@ def test_of_one_patient_the_images_are_counted_as_a_split_divides_them(tmp_path)
     next((folder / "abnormal").iterdir()).rename(folder / "abnormal" / "patient_7.png")
     with pytest.raises(ValueError, match="class 'normal' of 'own' has 1 patient; chapter 01 needs 3"):
         check("01_explanation", given)
+
+
+def test_folders_that_may_be_classes_are_named_before_a_run(tmp_path):
+    for name in ("benign", "malignant"):
+        save(np.zeros((8, 8), np.uint8), tmp_path / name / "a.png")
+    sentence = "if the folders benign, malignant of '.*' are classes, say -p classes \"benign, malignant\", the one to"
+    with pytest.raises(ValueError, match=f"chapter 01 takes pictures in classes; {sentence}"):
+        check("01_explanation", {"data": "folder", "data_dir": str(tmp_path)})

@@ -87,6 +87,14 @@ def test_pick_and_repr():
     assert repr(start()) == "05_tiny: profile teach, seed 0, on cpu; claims are checked"
 
 
+def test_a_run_says_first_what_its_numbers_and_sentences_are_about(tmp_path):
+    smoke = repr(start(profile="smoke")).splitlines()
+    assert smoke[1:] == ["Profile smoke only shows that every cell runs: read no number and no map of it."]
+    own = start_run("elsewhere", PARAMS | {"data": "folder", "data_dir": str(tmp_path)})
+    assert repr(own).splitlines()[1].startswith("This run reads your folder. Every 'What we see', and what is marked")
+    assert len(repr(start()).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("value", "limits", "line"),
     [
