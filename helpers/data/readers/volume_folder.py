@@ -6,12 +6,11 @@ import hashlib
 import warnings
 from pathlib import Path
 
+from helpers.data.checks import FEW
 from helpers.data.image_set import ImageSet
 from helpers.data.readers.files import some
 from helpers.data.readers.layout import divided, paired
 from helpers.data.readers.volumes import SIDELESS
-
-FEW = 16  # values: a volume with fewer is a mask
 
 
 def volumes_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[dict[str, Path]]]:
